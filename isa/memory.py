@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How rows lie in memory lines, and the named regions of a program's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catenary.isa.config import AcceleratorConfig
+
+
+class Range(NamedTuple):
+    """``lines`` lines from ``line`` on."""
+
+    line: int
+    lines: int
+
+    @property
+    def end(self) -> int:
+        """First line behind the range."""
+        return self.line + self.lines
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Rows of ``row_bytes`` bytes in lines: several whole rows in a line, or one row in several lines.
+
+    The number of rows in a line is a power of two, so that hardware finds a row by shifting; lines may be any width.
+
+    Attributes:
+        row_bytes: bytes of one row.
+        pack: log2 of the rows in a line; 0 if each row starts a line.
+        row_lines: lines of one row when ``pack`` is 0, else 1.
+    """
+
+    row_bytes: int
+    pack: int
+    row_lines: int
+
+    def lines(self, rows: int) -> int:
+        """Lines that ``rows`` rows occupy."""
+        return -(-rows >> self.pack) if self.pack else rows * self.row_lines
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """(line, byte offset in it) of row ``row``."""
+        if self.pack:
+            return row >> self.pack, (row & ((1 << self.pack) - 1)) * self.row_bytes
+        return row * self.row_lines, 0
+
+    def gather(self, lines: NDArray[np.uint8], rows: int) -> NDArray[np.uint8]:
+        """Rows 0 .. ``rows`` - 1 of ``lines`` [n, line_bytes] as uint8 [rows, row_bytes]; a view where possible."""
+        if self.pack:
+            per_line = 1 << self.pack
+            return lines[:, : per_line * self.row_bytes].reshape(-1, self.row_bytes)[:rows]
+        return lines.reshape(-1, self.row_lines * lines.shape[1])[:rows, : self.row_bytes]
+
+    def scatter(self, rows: NDArray[np.uint8], line_bytes: int) -> NDArray[np.uint8]:
+        """Inverse of :meth:`gather`: uint8 [rows, row_bytes] to lines [n, line_bytes], filled with zeros."""
+        count = rows.shape[0]
+        lines = np.zeros((self.lines(count), line_bytes), np.uint8)
+        if self.pack:
+            per_line = 1 << self.pack
+            padded = np.zeros((lines.shape[0] * per_line, self.row_bytes), np.uint8)
+            padded[:count] = rows
+            lines[:, : per_line * self.row_bytes] = padded.reshape(lines.shape[0], -1)
+        else:
+            lines.reshape(count, self.row_lines * line_bytes)[:, : self.row_bytes] = rows
+        return lines
+
+
+def row_layout(config: AcceleratorConfig, row_bytes: int) -> RowLayout:
+    """The layout of rows of ``row_bytes`` bytes in the lines of ``config``."""
+    per_line = config.line_bytes // row_bytes
+    if per_line >= 2:
+        return RowLayout(row_bytes, per_line.bit_length() - 1, 1)
+    return RowLayout(row_bytes, 0, config.lines(row_bytes))
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """Regions of memory, in address order. The host writes ``code``, ``tables`` and ``image`` once.
+
+    Attributes:
+        code: the instruction words.
+        tables: the descriptor table.
+        image: constants and weight streams, as the program file holds them.
+        ids: mailbox for the token ids of a prefill, one 64-bit word each.
+        kv: the KV cache.
+        logits: rows of logits, each from a line on.
+    """
+
+    code: Range
+    tables: Range
+    image: Range
+    ids: Range
+    kv: Range
+    logits: Range
+
+    def regions(self) -> dict[str, Range]:
+        """Name and range of every region."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def lines(self) -> int:
+        """Lines in all."""
+        return max(region.end for region in self.regions().values())

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weight streams: what the memory channels deliver to the matrix unit for one linear layer.
+
+A stream is a sequence of self-describing row blocks (see :mod:`catenary.isa.stream_layout` and
+``docs/weight-stream.md``). :func:`pack` writes one from a :class:`QuantTensor` and :func:`unpack` is its strict
+inverse; :func:`read_block` and :func:`unpack_weights` give the integers that the multipliers see.
+
+Row blocks with equal headers have equal layouts, so all but :func:`read_block` work on runs of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.errors import GraphError, ProgramError
+from catenary.isa.stream_decode import Decoded, decode_blocks
+from catenary.isa.stream_encode import encode_blocks
+from catenary.isa.stream_layout import HEADER_BYTES, BlockLayout, stream_layouts
+from catenary.isa.tensors import BLOCK, QuantTensor
+
+Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
+
+_RUN_WEIGHTS = 1 << 20
+"""Weights that one step handles: enough to hide the interpreter, few enough to stay in the caches."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowBlock:
+    """One row block as the matrix unit sees it.
+
+    Attributes:
+        layout: what the header says.
+        weights: int8 [rows, columns], expanded; 0 where dropped.
+        row_scales: float32 [rows], ``s_w``.
+        bias: float32 [rows], or ``None``.
+        stored_bytes: bytes that the block occupies.
+        next_offset: byte at which the next block starts.
+    """
+
+    layout: BlockLayout
+    weights: NDArray[np.int8]
+    row_scales: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+    stored_bytes: int
+    next_offset: int
+
+    @property
+    def rows(self) -> int:
+        """Output channels."""
+        return self.layout.rows
+
+    @property
+    def kept(self) -> int:
+        """N of N:16."""
+        return self.layout.kept
+
+
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """A whole stream as the matrix unit sees it.
+
+    Attributes:
+        weights: int8 [rows, columns], expanded; 0 where dropped.
+        row_scales: float32 [rows], ``s_w``.
+        bias: float32 [rows], or ``None``.
+        kept: uint8 [rows], N of each row.
+        consumed: bytes of all row blocks, without padding to a line.
+    """
+
+    weights: NDArray[np.int8]
+    row_scales: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+    kept: NDArray[np.uint8]
+    consumed: int
+
+
+def packed_bytes(tensor: QuantTensor, has_bias: bool, config: AcceleratorConfig) -> int:
+    """Bytes of ``tensor`` as a stream: headers, scales, zeros, bias, indices, codes and section padding."""
+    layouts = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, has_bias, config)
+    return sum(count * layout.stored_bytes for _, count, layout in layouts)
+
+
+def pack(tensor: QuantTensor, bias: NDArray[np.float32] | None, config: AcceleratorConfig) -> NDArray[np.uint8]:
+    """Write a weight stream.
+
+    Args:
+        tensor: a tensor that passes :meth:`QuantTensor.check`.
+        bias: float32 [rows], or ``None``.
+        config: the accelerator that will read it.
+
+    Returns:
+        uint8 [bytes], a multiple of ``config.stream_atom``; the caller pads it to a line.
+
+    Raises:
+        GraphError: a row that keeps another number of weights than it says, or a bias of another length.
+        ProgramError: a size that the header cannot hold.
+    """
+    if bias is not None and bias.shape != (tensor.rows,):
+        raise GraphError(f"Bias of a stream must have shape ({tensor.rows},), not {bias.shape}")
+    out = np.zeros(packed_bytes(tensor, bias is not None, config), np.uint8)
+    offset = 0
+    runs = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, bias is not None, config)
+    for first, total, layout in runs:
+        step = _run_length(layout)
+        for start in range(0, total, step):
+            count = min(step, total - start)
+            size = count * layout.stored_bytes
+            region = out[offset : offset + size].reshape(count, layout.stored_bytes)
+            encode_blocks(region, tensor, bias, first + start * layout.rows, layout)
+            offset += size
+    return out
+
+
+def unpack(
+    data: Bytes, columns: int, config: AcceleratorConfig
+) -> tuple[QuantTensor, NDArray[np.float32] | None, int]:
+    """Read a whole stream; the strict inverse of :func:`pack`.
+
+    Args:
+        data: a stream, then less than a line of zeros.
+        columns: K of the layer.
+        config: the accelerator that it was packed for.
+
+    Returns:
+        The tensor (dropped positions hold the filler ``q = z``), the bias, and the bytes consumed, which leave out the
+        padding at the end.
+
+    Raises:
+        ProgramError: a truncated or damaged stream, or one that breaks a rule of the format.
+    """
+    parts, consumed = _decode_all(data, columns, config)
+    layout = parts[0].layout
+    for part in parts:
+        if (part.layout.bits, part.layout.group_blocks) != (layout.bits, layout.group_blocks):
+            raise ProgramError(
+                f"Row blocks of one tensor must have {layout.bits} bits and {layout.group_blocks} blocks in a group, "
+                f"not {part.layout.bits} and {part.layout.group_blocks}"
+            )
+    tensor = QuantTensor(
+        columns=columns,
+        bits=layout.bits,
+        group=layout.group_blocks * BLOCK,
+        codes=np.concatenate([part.filled_codes() for part in parts]),
+        mask=np.concatenate([part.mask() for part in parts]),
+        kept=_kept(parts),
+        scales=np.concatenate([part.scales for part in parts]),
+        zeros=np.concatenate([part.zeros for part in parts]),
+        channel_scales=np.concatenate([part.row_scales for part in parts]),
+    )
+    return tensor, _bias(parts), consumed
+
+
+def unpack_weights(data: Bytes, columns: int, config: AcceleratorConfig) -> Expanded:
+    """Read a whole stream as expanded integers; arguments and errors as for :func:`unpack`."""
+    parts, consumed = _decode_all(data, columns, config)
+    weights = np.empty((sum(len(part.codes) for part in parts), columns), np.int8)
+    row = 0
+    for part in parts:
+        weights[row : row + len(part.codes)] = part.weights()[:, :columns]
+        row += len(part.codes)
+    return Expanded(weights, np.concatenate([part.row_scales for part in parts]), _bias(parts), _kept(parts), consumed)
+
+
+def read_rows(data: Bytes, columns: int, rows: int, config: AcceleratorConfig) -> Expanded:
+    """Read the row blocks at the start of ``data`` that have ``rows`` rows together.
+
+    The blocks may belong to several layers with the same inputs. If any has a bias, those without get -0.0, which
+    changes nothing when it is added.
+
+    Raises:
+        ProgramError: a truncated or damaged block, or one that ends behind row ``rows``.
+    """
+    stream = _as_array(data)
+    parts: list[Decoded] = []
+    weights = np.empty((rows, columns), np.int8)
+    offset = row = 0
+    while row < rows:
+        layout = _layout_at(stream, offset, columns, config)
+        if layout.rows > rows - row:
+            raise ProgramError(f"A row block must end at row {rows} of the instruction, not at {row + layout.rows}")
+        blocks = _equal_blocks(stream[offset:], layout)[: (rows - row) // layout.rows]
+        part = decode_blocks(blocks, layout, columns)
+        weights[row : row + len(part.codes)] = part.weights()[:, :columns]
+        parts.append(part)
+        row += len(part.codes)
+        offset += blocks.size
+    bias = None
+    if any(part.bias is not None for part in parts):
+        bias = np.concatenate([np.full(len(p.codes), -0.0, np.float32) if p.bias is None else p.bias for p in parts])
+    return Expanded(weights, np.concatenate([part.row_scales for part in parts]), bias, _kept(parts), offset)
+
+
+def read_block(data: Bytes, offset: int, columns: int, config: AcceleratorConfig) -> RowBlock:
+    """Read the one row block at byte ``offset`` of ``data``.
+
+    Raises:
+        ProgramError: a truncated or damaged block, or one that breaks a rule of the format.
+    """
+    stream = _as_array(data)
+    layout = _layout_at(stream, offset, columns, config)
+    size = layout.stored_bytes
+    part = decode_blocks(stream[offset : offset + size].reshape(1, size), layout, columns)
+    return RowBlock(layout, part.weights()[:, :columns], part.row_scales, part.bias, size, offset + size)
+
+
+def _as_array(data: Bytes) -> NDArray[np.uint8]:
+    return data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+
+
+def _run_length(layout: BlockLayout) -> int:
+    """Row blocks that one step handles."""
+    return max(1, _RUN_WEIGHTS // (layout.rows * layout.blocks * BLOCK))
+
+
+def _kept(parts: list[Decoded]) -> NDArray[np.uint8]:
+    return np.concatenate([np.full(len(part.codes), part.layout.kept, np.uint8) for part in parts])
+
+
+def _bias(parts: list[Decoded]) -> NDArray[np.float32] | None:
+    found = [part.bias for part in parts if part.bias is not None]
+    if found and len(found) != len(parts):
+        raise ProgramError("Row blocks of one layer must all have a bias or none, not some")
+    return np.concatenate(found) if found else None
+
+
+def _layout_at(stream: NDArray[np.uint8], offset: int, columns: int, config: AcceleratorConfig) -> BlockLayout:
+    """Check the header at ``offset`` against the layer and the accelerator, and that the block is all there."""
+    left = len(stream) - offset
+    if offset < 0 or left < HEADER_BYTES:
+        raise ProgramError(f"A row block must have a header of {HEADER_BYTES} bytes, not {max(0, left)}")
+    layout = BlockLayout.decode(stream[offset : offset + HEADER_BYTES].tobytes(), config.stream_atom)
+    blocks, limit = -(-columns // BLOCK), config.block_rows(layout.kept)
+    if layout.blocks != blocks:
+        raise ProgramError(f"blocks of a row block must be {blocks} for {columns} columns, not {layout.blocks}")
+    if layout.rows > limit:
+        raise ProgramError(f"rows of a row block of {layout.kept}:{BLOCK} must be at most {limit}, not {layout.rows}")
+    if layout.stored_bytes > left:
+        raise ProgramError(f"A row block must have its {layout.stored_bytes} bytes, not {left}")
+    return layout
+
+
+def _decode_all(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[list[Decoded], int]:
+    """All row blocks in runs of equal headers, and the bytes that they occupy."""
+    stream = _as_array(data)
+    parts: list[Decoded] = []
+    offset = 0
+    for layout, blocks in _runs(stream, columns, config):
+        parts.append(decode_blocks(blocks, layout, columns))
+        offset += blocks.size
+    return parts, offset
+
+
+def _equal_blocks(stream: NDArray[np.uint8], layout: BlockLayout) -> NDArray[np.uint8]:
+    """The run of row blocks with the first one's header, at most one step long: uint8 [count, stored_bytes]."""
+    size = layout.stored_bytes
+    most = min(_run_length(layout), len(stream) // size)
+    blocks = stream[: most * size].reshape(most, size)
+    other = (blocks[:, :HEADER_BYTES] != blocks[0, :HEADER_BYTES]).any(axis=1)
+    return blocks[: int(other.argmax())] if other.any() else blocks
+
+
+def _runs(
+    stream: NDArray[np.uint8], columns: int, config: AcceleratorConfig
+) -> Iterator[tuple[BlockLayout, NDArray[np.uint8]]]:
+    """Runs of row blocks with equal headers: their layout, and their bytes [count, stored_bytes]."""
+    layout = _layout_at(stream, 0, columns, config)
+    offset = 0
+    while True:
+        blocks = _equal_blocks(stream[offset:], layout)
+        yield layout, blocks
+        offset += blocks.size
+        rest = stream[offset:]
+        if len(rest) < config.line_bytes and not rest.any():
+            return
+        layout = _layout_at(stream, offset, columns, config)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing row blocks of a weight stream; the layout is in :mod:`catenary.isa.stream_layout`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catenary.isa.bitpack import count_bits, pack_codes, transposed
+from catenary.isa.errors import GraphError
+from catenary.isa.stream_layout import HEADER_BYTES, BlockLayout, IndexKind, Section, index_kind
+from catenary.isa.tensors import BLOCK, QuantTensor
+
+
+def _put(out: NDArray[np.uint8], section: Section, payload: NDArray[np.generic]) -> None:
+    """Copy little-endian ``payload`` into ``section`` of each row of ``out`` [..., bytes]."""
+    octets = np.ascontiguousarray(payload).view(np.uint8).reshape(*out.shape[:-1], section.used)
+    out[..., section.offset : section.offset + section.used] = octets
+
+
+def encode_blocks(
+    out: NDArray[np.uint8], tensor: QuantTensor, bias: NDArray[np.float32] | None, row: int, layout: BlockLayout
+) -> None:
+    """Write row blocks of one layout.
+
+    Args:
+        out: uint8 [count, layout.stored_bytes], all zeros; receives the row blocks.
+        tensor: the weights.
+        bias: float32 [tensor.rows], or ``None``.
+        row: first row of the first block.
+        layout: of every block.
+
+    Raises:
+        GraphError: a row that keeps another number of weights than ``layout`` says.
+    """
+    count, n, blocks = len(out), layout.kept, layout.blocks
+    rows = slice(row, row + count * layout.rows)
+    out[:, :HEADER_BYTES] = np.frombuffer(layout.encode(), np.uint8)
+    _put(out, layout.channel_scales, tensor.channel_scales[rows].astype("<f4"))
+    if bias is not None:
+        _put(out, layout.bias, bias[rows].astype("<f4"))
+    codes, mask = tensor.codes[rows].astype(np.uint8), tensor.mask[rows]
+    bitmaps = np.packbits(mask, axis=1, bitorder="little").view("<u2")
+    wrong = count_bits(bitmaps) != n
+    if wrong.any():
+        at = int(np.argwhere(wrong)[0][0])
+        raise GraphError(f"Row {row + at} must keep {n} of {BLOCK} weights in every block, not another number in one")
+    cells = (codes if n == BLOCK else codes.reshape(-1)[np.flatnonzero(mask)]).reshape(count, layout.rows, blocks, n)
+    bitmaps = bitmaps.reshape(count, layout.rows, blocks)
+    for run in layout.runs():
+        region = out[:, run.bytes].reshape(count, run.count, run.stride)
+        if run.params.used:
+            pairs = np.stack([array[rows, run.group_span] for array in (tensor.scales, tensor.zeros)], axis=2)
+            _put(region, run.params, pairs.reshape(count, layout.rows, run.count, 2).transpose(0, 2, 1, 3))
+        shape = (count, layout.rows, run.count, run.blocks)
+        if run.index.used:
+            index = bitmaps[:, :, run.block_span].reshape(shape).transpose(0, 2, 3, 1)
+            _put(region, run.index, _index_section(index, layout))
+        ordered = transposed(cells[:, :, run.block_span].reshape(*shape, n), (0, 2, 3, 1))
+        _put(region, run.codes, pack_codes(ordered.reshape(count, run.count, -1), layout.bits))
+
+
+def _index_section(bitmaps: NDArray[np.uint16], layout: BlockLayout) -> NDArray[np.generic]:
+    """Index payload of ``bitmaps`` [count, groups, blocks, rows] -> [count, groups, bytes]."""
+    if index_kind(layout.kept) is IndexKind.BITMAP:
+        return bitmaps
+    bits = np.unpackbits(np.ascontiguousarray(bitmaps)[..., None].view(np.uint8), axis=-1, bitorder="little")
+    positions = np.nonzero(bits)[-1].astype(np.uint8)  # row-major, so ascending inside every block
+    return pack_codes(positions.reshape(*bitmaps.shape[:2], -1), 4)
