@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exp, reciprocal, rsqrt, tanh, sigmoid and erf: integer arithmetic on the bits of FP32 numbers.
+
+Tables and widths come from :mod:`catenary.isa.functions`; here is how arguments become (entry, position) and values
+become FP32. Every product is a sum of 18 x 27 bit products: ``x * log2(e)`` is 25 x 34 bits in two, and the product
+after the evaluator is 26 x 30 bits in two (``docs/numerics.md`` lists them). Rounding to FP32 is to nearest even.
+
+Subnormal arguments count as zeros of their sign, results below 2**-126 are zeros, NaN gives NaN. All functions take
+any shape, return float32 of the same shape, and are within 2 ulp (the page has each one's largest error).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from catenary.isa import functions as isa
+from catenary.sim.arith.fp32 import F32, NAN
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+Core = Callable[[F32], I32]
+
+_MAGNITUDE: Final = np.int32(0x7FFFFFFF)
+_MANTISSA: Final = np.int32(0x007FFFFF)
+_HIDDEN: Final = np.int32(0x00800000)  # also the bits of 2**-126, the smallest normal number
+_ONE: Final = np.int32(0x3F800000)
+_INFINITY: Final = np.int32(0x7F800000)
+_NAN_BITS: Final = NAN.view(np.int32)
+
+# Elements per step: int64 temporaries of 64 KiB stay in the first two cache levels.
+_STEP: Final = 8192
+
+
+class _Rom:
+    """The columns of one or more tables, one after the other, as arrays."""
+
+    def __init__(self, *tables: isa.FunctionTable) -> None:
+        self.c0, self.c1, self.c2 = (
+            np.concatenate([np.array(getattr(table, column), np.int64) for table in tables])
+            for column in ("c0", "c1", "c2")
+        )
+
+    def evaluate(self, entry: NDArray[np.integer], position: NDArray[np.integer]) -> I64:
+        """The quadratic evaluator: ``c0 + (((c1 + ((c2 * x) >> SHIFT2)) * x) >> SHIFT1)``."""
+        value: I64 = self.c2.take(entry, mode="clip")  # entries are in range by construction; "clip" is the fast mode
+        value *= position  # 19 x 18 bits
+        value >>= isa.SHIFT2
+        value += self.c1.take(entry, mode="clip")
+        value *= position  # 27 x 18 bits
+        value >>= isa.SHIFT1
+        value += self.c0.take(entry, mode="clip")
+        return value
+
+
+_RECIPROCAL: Final = _Rom(isa.RECIPROCAL)
+_RSQRT: Final = _Rom(isa.RSQRT)
+_EXP2: Final = _Rom(isa.EXP2)
+_POSITION_MASK: Final = (1 << isa.FRACTION_BITS) - 1
+_EXPONENT_MASK: Final = (1 << isa.EXPONENT_FRACTION_BITS) - 1
+
+
+def _apply(core: Core, x: ArrayLike) -> F32:
+    """Run ``core`` (float32 -> result bits, NaN excepted) over ``x`` in cache-sized steps."""
+    values = np.asarray(x, dtype=np.float32)
+    flat = np.ascontiguousarray(values).reshape(-1)
+    out = np.empty(flat.shape, np.int32)
+    with np.errstate(all="ignore"):
+        for first in range(0, flat.size, _STEP):
+            part = flat[first : first + _STEP]
+            bits = core(part)
+            nan = np.isnan(part)
+            if nan.any():
+                bits[nan] = _NAN_BITS
+            out[first : first + _STEP] = bits
+    return out.view(np.float32).reshape(values.shape)
+
+
+def _pack(value: I64, exponent: NDArray[np.integer]) -> I32:
+    """Bits of ``value * 2**exponent``, rounded to nearest even; zero below 2**-126, infinity from 2**128 on.
+
+    ``value`` is positive and below 2**63; a result exponent may leave the FP32 range by at most 100.
+    """
+    # The conversion normalises and rounds; then the exponent field takes the rest of the scale.
+    bits: I32 = value.astype(np.float32).view(np.int32)
+    bits += np.asarray(exponent, np.int32) << 23
+    if bits.size and bits.min() < _HIDDEN:
+        bits[bits < _HIDDEN] = 0
+    return np.minimum(bits, _INFINITY, out=bits)
+
+
+def _exp_parts(x: F32) -> tuple[I64, I64]:
+    """(k, m) with ``exp(x) = 2**k * m / 2**VALUE_BITS`` and m in [1, 2]; x within the clamping range, no NaN."""
+    bits = x.view(np.int32)
+    sign = bits >> 31
+    mantissa = (((bits & _MANTISSA) | _HIDDEN) ^ sign) - sign
+    # x * log2(e) = product * 2**(exponent - 150 - LOG2E_BITS), wanted with 25 fraction bits and rounded (half up).
+    # A zero or subnormal has exponent field 0: all bits are shifted out, whatever the mantissa.
+    down = 150 + isa.LOG2E_BITS - isa.EXPONENT_FRACTION_BITS - 1 - ((bits >> 23) & 0xFF)
+    power = mantissa * np.int64(isa.LOG2E)  # 25 x 17 bits, twice
+    power >>= np.minimum(down, 63)
+    power += 1
+    power >>= 1
+    fraction = power & _EXPONENT_MASK
+    power >>= isa.EXPONENT_FRACTION_BITS
+    return power, _EXP2.evaluate(fraction >> isa.FRACTION_BITS, fraction & _POSITION_MASK)
+
+
+def _exp(x: F32) -> I32:
+    inside = np.fmax(np.fmin(x, np.float32(isa.EXP_HIGHEST)), np.float32(isa.EXP_LOWEST))
+    power, mantissa = _exp_parts(inside)
+    return _pack(mantissa, power - isa.VALUE_BITS)
+
+
+def _reciprocal(x: F32) -> I32:
+    bits = x.view(np.int32)
+    magnitude = bits & _MAGNITUDE
+    value = _RECIPROCAL.evaluate((bits >> 15) & 0xFF, (bits & 0x7FFF) << 2)
+    result = _pack(value, (127 - isa.VALUE_BITS) - (magnitude >> 23))  # an infinity has exponent field 255: packs to 0
+    result[magnitude < _HIDDEN] = _INFINITY
+    result |= bits ^ magnitude
+    return result
+
+
+def _rsqrt(x: F32) -> I32:
+    bits = x.view(np.int32)
+    # The lowest exponent bit and 7 mantissa bits: the table holds [2, 4) first, because 127 is odd.
+    value = _RSQRT.evaluate((bits >> 16) & 0xFF, (bits & 0xFFFF) << 1)
+    result = _pack(value, -isa.VALUE_BITS - (((bits >> 23) - 127) >> 1))
+    result[bits == _INFINITY] = 0
+    result[bits < 0] = _NAN_BITS
+    zero = (bits & _MAGNITUDE) < _HIDDEN
+    if zero.any():
+        result[zero] = (bits[zero] & ~_MAGNITUDE) | _INFINITY
+    return result
+
+
+def _sigmoid(x: F32) -> I32:
+    # With e = exp(-|x|): 1 / (1 + e) on the right, e / (1 + e) on the left; both parts keep their guard bits.
+    power, e = _exp_parts(-np.fmin(np.abs(x), np.float32(-isa.EXP_LOWEST)))
+    down = (isa.VALUE_BITS - isa.EXPONENT_FRACTION_BITS - 1) - power  # at least 3
+    below = e >> np.minimum(down, 63)
+    below += 1
+    below >>= 1  # e with 25 fraction bits, rounded: 0 .. 2**25, so that 1 + e is in [1, 2]
+    fraction = below & _EXPONENT_MASK
+    value = _RECIPROCAL.evaluate(fraction >> isa.FRACTION_BITS, fraction & _POSITION_MASK)
+    value >>= below >> isa.EXPONENT_FRACTION_BITS  # 1 + e = 2 wraps to entry 0, whose value is 1.0
+    left = (x.view(np.int32) >> 31).astype(np.int64)  # all ones on the left
+    e += 8
+    e >>= 4  # 25 fraction bits, at most 2**26 - 1
+    one = np.int64(1 << isa.EXPONENT_FRACTION_BITS)
+    e ^= one
+    e &= left
+    e ^= one  # e on the left, 1 on the right
+    power &= left
+    value *= e  # 26 x 30 bits: 27 x 16 bits, twice
+    power -= isa.VALUE_BITS + isa.EXPONENT_FRACTION_BITS
+    return _pack(value, power)
+
+
+class _Odd:
+    """Evaluates an :class:`~catenary.isa.functions.OddFunction`: ``sign(x) * min(|x|, 1) * T(|x|)``."""
+
+    def __init__(self, function: isa.OddFunction) -> None:
+        self.rom = _Rom(function.small, function.large)
+        self.last = np.int32(_ONE + (function.octaves << 23) - 1)  # bits of the largest argument of the table
+
+    def __call__(self, x: F32) -> I32:
+        bits = x.view(np.int32)
+        magnitude = bits & _MAGNITUDE
+        below = np.minimum(magnitude, _ONE)  # min(|x|, 1)
+        above = np.minimum(magnitude, self.last)
+        np.maximum(above, _ONE, out=above)
+        above -= _ONE
+        # min(|x|, 1) with 24 fraction bits: at 1 it addresses the first entry of the large table, at position 0.
+        fixed: I32 = (below.view(np.float32) * np.float32(2.0**24)).astype(np.int32)
+        entry = (fixed >> 17) + (above >> 16)
+        position = (fixed & _POSITION_MASK) + ((above & 0xFFFF) << 1)
+        value = self.rom.evaluate(entry, position)
+        value *= (below & _MANTISSA) | _HIDDEN  # 24 x 30 bits: 25 x 16 bits, twice
+        result = _pack(value, (below >> 23) - (150 + isa.VALUE_BITS))
+        result[magnitude < _HIDDEN] = 0
+        result |= bits ^ magnitude
+        return result
+
+
+_tanh: Final = _Odd(isa.TANH)
+_erf: Final = _Odd(isa.ERF)
+
+
+def exp(x: ArrayLike) -> F32:
+    """e**x. exp(+-0) = 1 exactly; +inf above 88.7228, +0 where e**x < 2**-126."""
+    return _apply(_exp, x)
+
+
+def reciprocal(x: ArrayLike) -> F32:
+    """1/x, exact for powers of two. 1/+-0 = +-inf, 1/+-inf = +-0, and +-0 where \\|1/x\\| < 2**-126."""
+    return _apply(_reciprocal, x)
+
+
+def rsqrt(x: ArrayLike) -> F32:
+    """x**-0.5, exact for powers of four. +-0 gives +-inf (IEEE 754-2019 rSqrt), +inf gives +0, x < 0 gives NaN."""
+    return _apply(_rsqrt, x)
+
+
+def tanh(x: ArrayLike) -> F32:
+    """Hyperbolic tangent; odd, tanh(+-0) = +-0, +-1 from where that is the nearest number."""
+    return _apply(_tanh, x)
+
+
+def sigmoid(x: ArrayLike) -> F32:
+    """1 / (1 + e**-x). sigmoid(+-0) = 0.5 exactly, +0 where the value is below 2**-126."""
+    return _apply(_sigmoid, x)
+
+
+def erf(x: ArrayLike) -> F32:
+    """Error function; odd, erf(+-0) = +-0, +-1 from where that is the nearest number."""
+    return _apply(_erf, x)
