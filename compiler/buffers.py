@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""On-chip buffer allocation: every value and scratch area gets a place in V or A for the steps in which it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from catenary.compiler.builder import Region
+from catenary.compiler.memory_plan import MemoryPlan
+from catenary.compiler.schedule import LinearStep, LogitsStep, NodeStep, StageSchedule, inputs, live_ranges, outputs
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.errors import CompileError
+from catenary.isa.graph import Apply, Attention, Combine, Graph, Norm, ValueType
+from catenary.isa.tensors import BLOCK
+
+CARRY = "carry"
+"""The slot of the value that flows from stage to stage: the residual stream."""
+
+
+class Slot(NamedTuple):
+    """A place in a buffer for rows of a value, one row per token.
+
+    Attributes:
+        space: ``"V"`` (FP32 words) or ``"A"`` (16-byte words).
+        start: first word of the value's first row.
+        stride: words from row to row.
+        region: everything that the value's rows may touch.
+        scales: for q8 values the slot of the FP32 scales in V, one word per token.
+    """
+
+    space: str
+    start: int
+    stride: int
+    region: Region
+    scales: Region | None = None
+
+
+@dataclass(frozen=True)
+class AttentionScratch:
+    """Scratch of one attention node; regions of V in FP32 words and of A in 16-byte words."""
+
+    scores: Region
+    key_scales: Region
+    value_scales: Region
+    query_scales: Region
+    row_constants: Region
+    queries: Region
+    keys: Region
+    values: Region
+    parts: Region
+
+
+@dataclass(frozen=True)
+class StageBuffers:
+    """Places of one stage: values by name, constants, scratch by attention output, and a tile of logits.
+
+    ``logits`` is (first word of both halves, words of one half): tiles alternate between the halves.
+    """
+
+    values: Mapping[str, Slot]
+    constants: Region
+    attention: Mapping[str, AttentionScratch]
+    logits: tuple[Region, Region] | None
+
+
+@dataclass(frozen=True)
+class BufferPlan:
+    """Places for one entry point.
+
+    Attributes:
+        tokens: token rows that one pass handles.
+        tile_rows: query rows (tokens x heads of a KV group) that one score tile handles.
+        logit_tile: vocabulary rows of one tile of logits.
+        carry: slot of the residual stream.
+        rope: places of the rotary rows, by tensor name.
+        stages: by stage name.
+        vector_words, act_words: high-water marks.
+    """
+
+    tokens: int
+    tile_rows: int
+    logit_tile: int
+    carry: Slot
+    rope: Mapping[str, Region]
+    stages: Mapping[str, StageBuffers]
+    vector_words: int
+    act_words: int
+
+
+class _Request(NamedTuple):
+    name: str
+    space: str
+    words: int
+    first: int
+    last: int
+
+
+class _DoesNotFit(CompileError):
+    """An attempt at a tile size failed; a smaller one may work."""
+
+
+def words16(nbytes: int) -> int:
+    """16-byte words of the activation buffer that hold ``nbytes`` codes."""
+    return -(-nbytes // BLOCK)
+
+
+def plan_buffers(
+    graph: Graph,
+    plans: Sequence[StageSchedule],
+    types: Mapping[str, Mapping[str, ValueType]],
+    memory: MemoryPlan,
+    config: AcceleratorConfig,
+    most_tokens: int,
+) -> BufferPlan:
+    """Allocate for the largest number of tokens, at most ``most_tokens``, that fits.
+
+    Raises:
+        CompileError: not even one token fits; the message says how many words it would take.
+    """
+    groups = [a.heads // a.kv_heads for plan in plans for a in plan.attentions()]
+    failure: CompileError | None = None
+    for tokens in range(min(most_tokens, config.mm_tokens), 0, -1):
+        rows = min(tokens * max(groups, default=1), config.mm_tokens // 2)
+        while rows:
+            try:
+                return _plan(graph, plans, types, memory, config, tokens, rows)
+            except _DoesNotFit as error:
+                failure = error
+            rows //= 2
+    raise CompileError(str(failure))
+
+
+def _plan(
+    graph: Graph,
+    plans: Sequence[StageSchedule],
+    types: Mapping[str, Mapping[str, ValueType]],
+    memory: MemoryPlan,
+    config: AcceleratorConfig,
+    tokens: int,
+    tile_rows: int,
+) -> BufferPlan:
+    # The residual stream keeps one place through all stages: every layer reads it where the last one left it.
+    width = max(types[plan.stage.name][plan.stage.output].width for plan in plans[:-1])
+    carry = Slot("V", 0, width, Region("V", 0, tokens * width))
+    base = carry.region.size
+    rope: dict[str, Region] = {}
+    for plan in plans:
+        for node in plan.attentions():
+            if node.rope is not None and node.rope not in rope:
+                rope[node.rope] = Region("V", base, tokens * node.rotary_dim)
+                base += tokens * node.rotary_dim
+    tile = _logit_tile(graph, config, tokens)
+    stages = {}
+    top = {"V": base, "A": 0}
+    for plan in plans:
+        requests = _requests(graph, plan, types[plan.stage.name], memory, tokens, tile_rows, tile)
+        starts = _first_fit(requests, {"V": base, "A": 0})
+        for request in requests:
+            top[request.space] = max(top[request.space], starts[request.name] + request.words)
+        stages[plan.stage.name] = _bind(plan, types[plan.stage.name], starts, requests, carry, tokens)
+    for space, limit in (("V", config.vector_words), ("A", config.act_bytes // BLOCK)):
+        if top[space] > limit:
+            raise _DoesNotFit(
+                f"Buffer {space} must hold {top[space]} words for {tokens} tokens and {tile_rows} score rows of "
+                f"{graph.max_context} positions, not the {limit} of {config.name!r}"
+            )
+    return BufferPlan(tokens, tile_rows, tile, carry, rope, stages, top["V"], top["A"])
+
+
+def _logit_tile(graph: Graph, config: AcceleratorConfig, tokens: int) -> int:
+    """Vocabulary rows of one tile: whole row blocks, about an eighth of V for both halves together."""
+    block = config.block_rows(BLOCK)
+    most = max(1, config.vector_words // (16 * tokens * block))
+    return block * min(most, -(-graph.vocab // block))
+
+
+def _requests(
+    graph: Graph,
+    plan: StageSchedule,
+    types: Mapping[str, ValueType],
+    memory: MemoryPlan,
+    tokens: int,
+    tile_rows: int,
+    tile: int,
+) -> list[_Request]:
+    live = live_ranges(plan)
+    steps = len(plan.steps)
+    found: list[_Request] = []
+    aliases = _aliases(plan, live, types)
+    for index, step in enumerate(plan.steps):
+        if isinstance(step, LinearStep):
+            names = outputs(step)
+            last = max(_root_end(name, live, aliases) for name in names)
+            width = sum(types[name].width for name in names)
+            found.append(_Request(_slot_name(step), "V", tokens * width, index, last))
+        elif isinstance(step, LogitsStep):
+            found.append(_Request(":logits", "V", 2 * tokens * tile, index, steps))
+        else:
+            name = step.node.out
+            if types[name].kind == "q8":
+                words = tokens * words16(types[name].width)
+                found.append(_Request(name, "A", words, index, live[name][1]))
+                found.append(_Request(f"{name}:scales", "V", tokens, index, live[name][1]))
+            elif name not in aliases and name != plan.stage.output:
+                last = _root_end(name, live, aliases)
+                found.append(_Request(name, "V", tokens * types[name].width, index, last))
+            if isinstance(step.node, Attention):
+                found += _attention_requests(step.node, index, graph.max_context, tokens, tile_rows)
+    words = memory.constants[plan.stage.name].words
+    if words:
+        found.append(_Request(":constants", "V", words, -1, steps))
+    return found
+
+
+def _attention_requests(node: Attention, step: int, context: int, tokens: int, rows: int) -> list[_Request]:
+    group = node.heads // node.kv_heads
+    code_words = words16(node.head_dim)
+    sizes = {
+        "scores": ("V", rows * context),
+        "key_scales": ("V", context),
+        "value_scales": ("V", context),
+        "query_scales": ("V", tokens * group),
+        "row_constants": ("V", 2 * rows),
+        "queries": ("A", tokens * group * code_words),
+        "keys": ("A", tokens * code_words),
+        "values": ("A", tokens * code_words),
+        "parts": ("A", 2 * rows * words16(context)),
+    }
+    return [_Request(f"{node.out}:{name}", space, words, step, step) for name, (space, words) in sizes.items()]
+
+
+def _slot_name(step: LinearStep) -> str:
+    return "|".join(node.out for node in step.nodes)
+
+
+def _aliases(
+    plan: StageSchedule, live: Mapping[str, tuple[int, int]], types: Mapping[str, ValueType]
+) -> dict[str, str]:
+    """Values of elementwise nodes that take the place of an operand which nobody reads afterwards."""
+    taken: dict[str, str] = {}
+    pinned = {plan.stage.input, plan.stage.output}
+    for index, step in enumerate(plan.steps):
+        if not isinstance(step, NodeStep) or not isinstance(step.node, Apply | Combine | Norm):
+            continue
+        if step.node.out == plan.stage.output:
+            continue
+        for name in inputs(step):
+            dies = live[name][1] == index and name not in taken.values()
+            if dies and name not in pinned and types[name].width == types[step.node.out].width:
+                taken[step.node.out] = name
+                break
+    return taken
+
+
+def _root_end(name: str, live: Mapping[str, tuple[int, int]], aliases: Mapping[str, str]) -> int:
+    """Last step at which the place of ``name`` is in use, by itself or by a value that took it over."""
+    end = live[name][1]
+    for heir, source in aliases.items():
+        if source == name:
+            end = max(end, _root_end(heir, live, aliases))
+    return end
+
+
+def _first_fit(requests: Sequence[_Request], base: Mapping[str, int]) -> dict[str, int]:
+    """Lowest start for each request that overlaps none alive at the same time; large ones first."""
+    starts: dict[str, int] = {}
+    for request in sorted(requests, key=lambda r: (-r.words, r.first, r.name)):
+        taken = sorted(
+            (starts[other.name], starts[other.name] + other.words)
+            for other in requests
+            if other.name in starts
+            and other.space == request.space
+            and other.first <= request.last
+            and request.first <= other.last
+        )
+        start = base[request.space]
+        for low, high in taken:
+            if start + request.words <= low:
+                break
+            start = max(start, high)
+        starts[request.name] = start
+    return starts
+
+
+def _bind(
+    plan: StageSchedule,
+    types: Mapping[str, ValueType],
+    starts: Mapping[str, int],
+    requests: Sequence[_Request],
+    carry: Slot,
+    tokens: int,
+) -> StageBuffers:
+    regions = {r.name: Region(r.space, starts[r.name], r.words) for r in requests}
+    aliases = _aliases(plan, live_ranges(plan), types)
+    values: dict[str, Slot] = {}
+    attention: dict[str, AttentionScratch] = {}
+    if plan.stage.input is not None:
+        values[plan.stage.input] = carry
+    for step in plan.steps:
+        if isinstance(step, LinearStep):
+            region = regions[_slot_name(step)]
+            stride, offset = region.size // tokens, region.start
+            for node in step.nodes:
+                values[node.out] = Slot("V", offset, stride, region)
+                offset += types[node.out].width
+        elif isinstance(step, NodeStep):
+            name = step.node.out
+            if name in aliases:
+                values[name] = values[aliases[name]]
+            elif types[name].kind == "q8":
+                region, scales = regions[name], regions[f"{name}:scales"]
+                values[name] = Slot("A", region.start, region.size // tokens, region, scales)
+            elif name == plan.stage.output:
+                values[name] = carry
+            else:
+                values[name] = Slot("V", regions[name].start, types[name].width, regions[name])
+            if isinstance(step.node, Attention):
+                fields = AttentionScratch.__dataclass_fields__
+                attention[name] = AttentionScratch(**{field: regions[f"{name}:{field}"] for field in fields})
+    logits = None
+    if ":logits" in regions:
+        both = regions[":logits"]
+        half = both.size // 2
+        logits = Region("V", both.start, half), Region("V", both.start + half, half)
+    constants = regions.get(":constants", Region("V", 0, 0))
+    _check_output(plan)
+    return StageBuffers(values, constants, attention, logits)
+
+
+def _check_output(plan: StageSchedule) -> None:
+    """The stage's output overwrites its input in place: only an elementwise last step may do both."""
+    last = plan.steps[-1]
+    if isinstance(last, NodeStep) and plan.stage.input in inputs(last) and not isinstance(last.node, Apply | Combine | Norm):
+        raise CompileError(f"Last step of stage {plan.stage.name!r} must be elementwise if it reads the input, not {last.node}")
