@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boards and accelerator presets: YAML data and the code that loads it."""
