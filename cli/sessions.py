@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the arguments of a verb to a model on a device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import catenary
+from catenary.isa.errors import UsageError
+from catenary.runtime.devices import device_info
+
+if TYPE_CHECKING:
+    from catenary.compiler.importers import ImportedModel
+    from catenary.isa.program import Program
+    from catenary.runtime.engine import Engine
+
+
+def warn(message: str) -> None:
+    """Print a warning, one line on stderr."""
+    sys.stderr.write(f"warning: {message}\n")
+
+
+def load_source(path: Path | None, device: str | None) -> Program | ImportedModel:
+    """The program or model at ``path``, which is to run on ``device``.
+
+    Raises:
+        UsageError: no path is given, or there is nothing there.
+        DeviceError: the device is unknown, which is told before a large file is read.
+    """
+    if path is None:
+        raise UsageError("PROGRAM or MODEL must be given: there is no default model yet")
+    if device is not None:
+        device_info(device)
+    return catenary.load(path)
+
+
+def open_engine(device: str | None, source: Program | ImportedModel) -> Engine:
+    """``source`` on ``device``, with a progress bar for the compilation that a model may need."""
+    from catenary.cli.progress import stages
+
+    with stages() as progress:
+        return catenary.open_device(device, source, progress=progress, warn=warn)
