@@ -31,7 +31,7 @@ test-slow: setup ## Run the tests marked slow
 lint: setup ## Check style, types, the import contract and the numerics rules
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python tools/lint_numerics.py sim runtime
 
 bench: setup ## Run the benchmarks; each appends its figures to build/bench.jsonl

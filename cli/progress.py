@@ -3,38 +3,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+@contextmanager
+def _bar(title: str, total: float | None) -> Iterator[Callable[[str, float], None]]:
+    """A bar that vanishes at the end; call it with a title and the amount done."""
+    if not sys.stderr.isatty():
+        yield lambda title, done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-def _bars() -> Progress:
-    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(title, total=total)
+        yield lambda title, done: bars.update(task, description=title, completed=done)
 
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, float], None]]:
     """A bar for work that reports ``(name of what is being done, share of it that is done)``."""
-    with _bars() as bars:
-        task = bars.add_task("starting", total=1.0)
-
-        def show(stage: str, fraction: float) -> None:
-            bars.update(task, description=stage, completed=fraction)
-
+    with _bar("starting", 1.0) as show:
         yield show
 
 
 @contextmanager
 def counted(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar for ``total`` steps (``None``: nobody knows how many); call with the number of steps done so far."""
-    with _bars() as bars:
-        task = bars.add_task(title, total=total)
-
-        def show(done: int) -> None:
-            bars.update(task, completed=done)
-
-        yield show
+    with _bar(title, total) as show:
+        yield lambda done: show(title, done)

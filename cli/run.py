@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,6 +95,7 @@ def verb(
     """Continue a prompt with a program or a model; the new text goes to stdout as it is made."""
     start = time.perf_counter()
     import catenary
+    from catenary.cli.progress import counted
     from catenary.cli.sessions import load_source, open_engine
     from catenary.cli.texts import read_prompt
     from catenary.runtime.generate import check_prompt
@@ -105,6 +107,13 @@ def verb(
     with open_engine(device, loaded) as engine:
         opened = time.perf_counter()
         printer = Printer(None if tokenizer is None else tokenizer.stream(ids), silent=json)
+        waiting = ExitStack()
+        waiting.enter_context(counted(f"prefill of {len(ids)} tokens", None))
+
+        def push(token: int) -> None:
+            waiting.close()
+            printer.push(token)
+
         try:
             made = catenary.generate(
                 engine,
@@ -115,10 +124,11 @@ def verb(
                 seed=seed,
                 eos_ids=loaded.graph.eos_ids,
                 ignore_eos=ignore_eos,
-                on_token=printer.push,
+                on_token=push,
             )
             text = printer.finish()
         finally:
+            waiting.close()
             printer.end_line()
         result = RunResult(
             device=engine.device,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from catenary.compiler.builder import Region
-from catenary.compiler.memory_plan import MemoryPlan
+from catenary.compiler.memory_plan import MemoryPlan, head_unit, round_up
 from catenary.compiler.schedule import LinearStep, LogitsStep, NodeStep, StageSchedule, inputs, live_ranges, outputs
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CompileError
@@ -95,9 +95,11 @@ class _Request(NamedTuple):
     words: int
     first: int
     last: int
+    grows: bool = False
+    """Whether the size depends on the context."""
 
 
-class _DoesNotFit(CompileError):
+class _DoesNotFitError(CompileError):
     """An attempt at a tile size failed; a smaller one may work."""
 
 
@@ -126,7 +128,7 @@ def plan_buffers(
         while rows:
             try:
                 return _plan(graph, plans, types, memory, config, tokens, rows)
-            except _DoesNotFit as error:
+            except _DoesNotFitError as error:
                 failure = error
             rows //= 2
     raise CompileError(str(failure))
@@ -152,17 +154,31 @@ def _plan(
                 rope[node.rope] = Region("V", base, tokens * node.rotary_dim)
                 base += tokens * node.rotary_dim
     tile = _logit_tile(graph, config, tokens)
-    stages = {}
-    top = {"V": base, "A": 0}
-    for plan in plans:
-        requests = _requests(graph, plan, types[plan.stage.name], memory, tokens, tile_rows, tile)
-        starts = _first_fit(requests, {"V": base, "A": 0})
-        for request in requests:
-            top[request.space] = max(top[request.space], starts[request.name] + request.words)
-        stages[plan.stage.name] = _bind(plan, types[plan.stage.name], starts, requests, carry, tokens)
+    requests = {
+        plan.stage.name: _requests(graph, plan, types[plan.stage.name], memory, tokens, tile_rows, tile)
+        for plan in plans
+    }
+    # What grows with the context lies behind everything else. Shared words mean tokens, so which areas share words must
+    # not depend on the context: then neither does the code.
+    floor = {"V": base, "A": 0}
+    starts: dict[str, dict[str, int]] = {name: {} for name in requests}
+    for grows in (False, True):
+        top = dict(floor)
+        for name, wanted in requests.items():
+            chosen = [request for request in wanted if request.grows is grows]
+            starts[name] |= _first_fit(chosen, floor)
+            for request in chosen:
+                top[request.space] = max(top[request.space], starts[name][request.name] + request.words)
+        floor = top
+    stages = {
+        plan.stage.name: _bind(
+            plan, types[plan.stage.name], starts[plan.stage.name], requests[plan.stage.name], carry, tokens
+        )
+        for plan in plans
+    }
     for space, limit in (("V", config.vector_words), ("A", config.act_bytes // BLOCK)):
         if top[space] > limit:
-            raise _DoesNotFit(
+            raise _DoesNotFitError(
                 f"Buffer {space} must hold {top[space]} words for {tokens} tokens and {tile_rows} score rows of "
                 f"{graph.max_context} positions, not the {limit} of {config.name!r}"
             )
@@ -170,10 +186,10 @@ def _plan(
 
 
 def _logit_tile(graph: Graph, config: AcceleratorConfig, tokens: int) -> int:
-    """Vocabulary rows of one tile: whole row blocks, about an eighth of V for both halves together."""
-    block = config.block_rows(BLOCK)
-    most = max(1, config.vector_words // (16 * tokens * block))
-    return block * min(most, -(-graph.vocab // block))
+    """Vocabulary rows of one tile: whole units, about an eighth of V for both halves together."""
+    unit = head_unit(config)
+    most = max(1, config.vector_words // (16 * tokens * unit))
+    return min(unit * most, round_up(graph.vocab, config.block_rows(BLOCK)))
 
 
 def _requests(
@@ -228,7 +244,11 @@ def _attention_requests(node: Attention, step: int, context: int, tokens: int, r
         "values": ("A", tokens * code_words),
         "parts": ("A", 2 * rows * words16(context)),
     }
-    return [_Request(f"{node.out}:{name}", space, words, step, step) for name, (space, words) in sizes.items()]
+    grows = {"scores", "key_scales", "value_scales", "row_constants", "parts"}
+    return [
+        _Request(f"{node.out}:{name}", space, words, step, step, name in grows)
+        for name, (space, words) in sizes.items()
+    ]
 
 
 def _slot_name(step: LinearStep) -> str:
@@ -332,5 +352,11 @@ def _bind(
 def _check_output(plan: StageSchedule) -> None:
     """The stage's output overwrites its input in place: only an elementwise last step may do both."""
     last = plan.steps[-1]
-    if isinstance(last, NodeStep) and plan.stage.input in inputs(last) and not isinstance(last.node, Apply | Combine | Norm):
-        raise CompileError(f"Last step of stage {plan.stage.name!r} must be elementwise if it reads the input, not {last.node}")
+    if (
+        isinstance(last, NodeStep)
+        and plan.stage.input in inputs(last)
+        and not isinstance(last.node, Apply | Combine | Norm)
+    ):
+        raise CompileError(
+            f"Last step of stage {plan.stage.name!r} must be elementwise if it reads the input, not {last.node}"
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from catenary.isa.errors import CompileError
-from catenary.isa.fields import REGISTERS, Operand
+from catenary.isa.fields import REGISTERS, SCALAR_BITS, Operand
 from catenary.isa.instructions import Alu, AluFunction, Instruction, LoadImmediate, Loop
 from catenary.isa.registers import ARGUMENT_REGISTERS
 
@@ -77,7 +77,9 @@ class CodeBuilder:
             CompileError: no register is left.
         """
         if count > len(self._free):
-            raise CompileError(f"Program must need at most {REGISTERS - 1} scalar registers, not {count - len(self._free)} more")
+            raise CompileError(
+                f"Program must need at most {REGISTERS - 1} scalar registers, not {count - len(self._free)} more"
+            )
         taken = [self._free.pop() for _ in range(count)]
         yield taken
         self._free.extend(reversed(taken))
@@ -100,15 +102,13 @@ class CodeBuilder:
         """``R[rd] = ceil(value / divisor)`` for values up to ``largest``: a multiplication by the scaled reciprocal.
 
         With ``m = ceil(2**s / d)`` and ``e = m * d - 2**s < d``, ``(n * m) >> s`` is ``n // d`` while ``n * e < 2**s``.
+        A power of two multiplies by 1, so that every divisor takes the same instructions.
         """
         top = largest + divisor - 1
-        if divisor & (divisor - 1) == 0:
-            self.alu(AluFunction.ADD, rd, value.reg, value.imm + divisor - 1)
-            self.alu(AluFunction.SHR, rd, rd, divisor.bit_length() - 1)
-            return
-        shift = (top * divisor).bit_length()
+        power = divisor & (divisor - 1) == 0
+        shift = divisor.bit_length() - 1 if power else (top * divisor).bit_length()
         multiplier = -(-(1 << shift) // divisor)
-        if (top * multiplier).bit_length() > 40:
+        if (top * multiplier).bit_length() > SCALAR_BITS:
             raise CompileError(f"Length must be at most what 40-bit scalars divide by {divisor}, not {largest}")
         self.alu(AluFunction.ADD, rd, value.reg, value.imm + divisor - 1)
         self.alu(AluFunction.MUL, rd, rd, multiplier)

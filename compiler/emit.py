@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Emission: a scheduled graph, a memory plan and a buffer plan become the code of one entry point.
 
-One program serves every position and length, and one layer body every layer: sizes and addresses come from registers and
-descriptor rows. Registers 1 to 3 hold the arguments that :mod:`catenary.compiler.emit_frame` names.
+One program serves every position and length, and one layer body every layer: sizes and addresses come from registers
+and descriptor rows. Registers 1 to 3 hold the arguments that :mod:`catenary.compiler.emit_frame` names.
 """
 
 from __future__ import annotations

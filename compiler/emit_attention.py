@@ -19,7 +19,19 @@ from catenary.compiler.memory_plan import KvLayout
 from catenary.isa.fields import Operand
 from catenary.isa.graph import Attention
 from catenary.isa.instructions import (
-    AluFunction, Apply, ApplyFunction, Buffer, Context, Load, MemoryFormat, Quant, Rope, Score, Softmax, Source, Store,
+    AluFunction,
+    Apply,
+    ApplyFunction,
+    Buffer,
+    Context,
+    Load,
+    MemoryFormat,
+    Quant,
+    Rope,
+    Score,
+    Softmax,
+    Source,
+    Store,
 )  # fmt: skip
 from catenary.isa.memory import RowLayout
 
@@ -173,62 +185,50 @@ def _load_scales(frame: Frame, node: Attention, head: _Head, layout: KvLayout) -
 
 @contextmanager
 def _tiles(frame: Frame, node: Attention, head: _Head, group: int) -> Iterator[_Tile]:
-    """Loops that cover all query rows of a KV head; the block inside emits the body for one tile.
+    """A loop that covers all query rows of a KV head; the block inside emits the body for one tile.
 
-    A tile holds whole tokens while all heads of a KV group fit in one, else some heads of one token.
+    A tile holds whole tokens while all heads of a KV group fit in one, else some heads of one token. One loop serves
+    both, with the same instructions: hardware loops nest four deep, and code must not depend on the context's length.
     """
     b, most = frame.b, frame.plans.buffers.tile_rows
     out = frame.slot(node.out)
-    words = words16(node.head_dim)
-    with b.scope(9) as (token, row, act, offset, rows, length, current, total, count):
-        b.set(token, 0)
-        b.set(row, 0)
-        b.set(act, 0)
-        b.set(offset, Operand(head.query))
+    step = max(1, most // group)
+    splits = -(-group // most)
+    with b.scope(9) as (token, first, rows, act, row, offset, length, current, total):
         tile = _Tile(Operand(rows), act, row, offset, Operand(length), Operand(current), Operand(total), group)
-        if most >= group:
-            step = most // group
-            if frame.tokens.reg:
-                b.ceil_div(count, frame.tokens, step, frame.plans.buffers.tokens)
-            else:
-                b.set(count, -(-frame.tokens.imm // step))
-            with b.loop(Operand(count)):
-                b.set(current, frame.tokens)
-                b.alu(AluFunction.SUB, current, current, Operand(token))
-                b.alu(AluFunction.MIN, current, current, step)
-                b.alu(AluFunction.MUL, rows, current, group)
-                b.alu(AluFunction.ADD, current, current, Operand(token))
-                _lengths(frame, tile, token)
-                yield tile
-                b.alu(AluFunction.ADD, token, token, step)
-                _advance(frame, tile, step * group, step * group * words, step * out.stride)
-            return
-        b.set(count, frame.tokens)
-        with b.loop(Operand(count)):
-            b.alu(AluFunction.ADD, current, token, 1)
-            _lengths(frame, tile, token)
-            with b.scope(1) as (left,):
-                b.set(left, group)
-                with b.loop(Operand(0, -(-group // most))):
-                    b.alu(AluFunction.MIN, rows, left, most)
-                    yield tile
-                    b.alu(AluFunction.SUB, left, left, Operand(rows))
-                    for register, step in ((row, 1), (act, words), (offset, node.head_dim)):
-                        b.alu(AluFunction.MUL, total, rows, step)
-                        b.alu(AluFunction.ADD, register, register, Operand(total))
-                    _lengths(frame, tile, token)
-            b.alu(AluFunction.ADD, token, token, 1)
-            b.alu(AluFunction.ADD, offset, offset, out.stride - group * node.head_dim)
-
-
-def _lengths(frame: Frame, tile: _Tile, token: int) -> None:
-    frame.b.alu(AluFunction.ADD, tile.length.reg, POSITION, Operand(token, 1))
-    frame.b.alu(AluFunction.ADD, tile.total.reg, POSITION, tile.current)
-
-
-def _advance(frame: Frame, tile: _Tile, rows: int, act: int, out: int) -> None:
-    for register, step in ((tile.row, rows), (tile.act, act), (tile.out, out)):
-        frame.b.alu(AluFunction.ADD, register, register, step)
+        b.set(token, 0)
+        b.set(first, 0)  # query heads of the group that earlier tiles of this token took
+        if frame.tokens.reg:
+            b.ceil_div(rows, frame.tokens, step, frame.plans.buffers.tokens)
+            b.alu(AluFunction.MUL, rows, rows, splits)
+            tiles = b.loop(Operand(rows))
+        else:
+            tiles = b.loop(Operand(0, -(-frame.tokens.imm // step) * splits))
+        with tiles:
+            b.set(current, frame.tokens)
+            b.alu(AluFunction.SUB, current, current, Operand(token))
+            b.alu(AluFunction.MIN, current, current, step)
+            b.alu(AluFunction.MUL, rows, current, group)
+            b.alu(AluFunction.SUB, rows, rows, Operand(first))
+            b.alu(AluFunction.MIN, rows, rows, most)
+            b.alu(AluFunction.MUL, row, token, group)
+            b.alu(AluFunction.ADD, row, row, Operand(first))
+            b.alu(AluFunction.MUL, act, row, words16(node.head_dim))
+            b.alu(AluFunction.MUL, offset, token, out.stride)
+            b.alu(AluFunction.MUL, total, first, node.head_dim)
+            b.alu(AluFunction.ADD, offset, offset, Operand(total))
+            b.alu(AluFunction.ADD, offset, offset, Operand(head.query))
+            b.alu(AluFunction.ADD, current, current, Operand(token))
+            b.alu(AluFunction.ADD, length, POSITION, Operand(token, 1))
+            b.alu(AluFunction.ADD, total, POSITION, Operand(current))
+            yield tile
+            # The next heads of the same token if there are any left, else the next tokens.
+            b.alu(AluFunction.ADD, first, first, Operand(rows))
+            b.alu(AluFunction.LESS, rows, first, group)
+            b.alu(AluFunction.MUL, first, first, Operand(rows))
+            b.alu(AluFunction.ADD, token, token, step)
+            b.alu(AluFunction.MUL, rows, rows, step)
+            b.alu(AluFunction.SUB, token, token, Operand(rows))
 
 
 def _scores(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile) -> None:

@@ -7,7 +7,6 @@ from catenary.compiler.builder import Region
 from catenary.compiler.emit_frame import Frame
 from catenary.compiler.emit_steps import linear_instruction
 from catenary.compiler.schedule import LogitsStep
-from catenary.isa.errors import CompileError
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import AluFunction, Apply, ApplyFunction, Argmax, Buffer, MemoryFormat, Store
 
@@ -20,8 +19,6 @@ def emit_logits(frame: Frame, step: LogitsStep, segment: int, row: Operand, resu
     assert halves is not None
     tile_lines = tile * 4 // frame.plans.config.line_bytes
     pairs = -(-vocab // (2 * tile))
-    if pairs * 2 > 1 and tile < vocab and tile * 4 % frame.plans.config.line_bytes:
-        raise CompileError(f"Tile of logits must end at a line, not after {tile} words")
     frame.load_stream(segment)
     with b.scope(4) as (base, line, rows, last):
         b.set(base, 0)
@@ -54,12 +51,11 @@ def _tile(
     for node in step.tail:
         apply = Apply(
             function=ApplyFunction[node.function.name], dst=Operand(0, half.start), dst_stride=tile,
-            x=Operand(0, half.start), x_stride=tile, rows=frame.tokens, elements=Operand(rows), parameter=node.parameter,
+            x=Operand(0, half.start), x_stride=tile, rows=frame.tokens, elements=Operand(rows),
+            parameter=node.parameter,
         )  # fmt: skip
         frame.emit(apply, [half], [half])
-    best = Argmax(
-        rd=result, first=False, x=Operand(last, half.start), elements=Operand(rows), base=Operand(base)
-    )
+    best = Argmax(rd=result, first=False, x=Operand(last, half.start), elements=Operand(rows), base=Operand(base))
     frame.emit(best, [half], [])
     store = Store(
         buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(0, half.start), stride=tile, memory=Operand(line),

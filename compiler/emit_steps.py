@@ -7,10 +7,16 @@ from catenary.compiler.emit_frame import Frame
 from catenary.compiler.schedule import LinearStep
 from catenary.isa.fields import Operand
 from catenary.isa.graph import Apply, Combine, Norm, Quantize
-from catenary.isa.instructions import (
-    ApplyFunction, CombineFunction, Instruction, MatrixMatrix, MatrixVector, NormFunction, Quant,
-)  # fmt: skip
 from catenary.isa.instructions import Apply as ApplyInstruction
+from catenary.isa.instructions import (
+    ApplyFunction,
+    CombineFunction,
+    Instruction,
+    MatrixMatrix,
+    MatrixVector,
+    NormFunction,
+    Quant,
+)  # fmt: skip
 from catenary.isa.instructions import Combine as CombineInstruction
 from catenary.isa.instructions import Norm as NormInstruction
 

@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catenary.compiler.schedule import NodeStep, StageSchedule
+from catenary.compiler.schedule import LogitsStep, NodeStep, StageSchedule
 from catenary.isa import stream
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CompileError
-from catenary.isa.graph import Attention, Embed, Graph, Linear, Norm, Stage
+from catenary.isa.graph import Attention, Embed, Graph, Linear, Norm
 from catenary.isa.instructions import WORD_BYTES
 from catenary.isa.memory import MemoryMap, Range, RowLayout, row_layout
 from catenary.isa.tensor_store import TensorRef
-from catenary.isa.tensors import FloatTensor, QuantTensor
+from catenary.isa.tensors import BLOCK, FloatTensor, QuantTensor
 
 LOGIT_BYTES = 4 << 20
 """Logits of several rows are returned in batches of about this size."""
@@ -161,9 +162,14 @@ def plan_memory(
     image = _Image(config.line_bytes)
     refs: dict[str, TensorRef] = {}
     floats = _place_matrices(graph, config, image, refs)
-    rows, constants, kv, words = {}, {}, {}, []
+    rows: dict[str, StageTable] = {}
+    constants: dict[str, Constants] = {}
+    kv: dict[tuple[str, str], KvLayout] = {}
+    words: list[int] = []
     weight_bytes = first = 0
-    kv_lines = sum(_kv_layout(a, graph.max_context, config).layer * p.stage.repeat for p in plans for a in p.attentions())
+    kv_lines = sum(
+        _kv_layout(a, graph.max_context, config).layer * p.stage.repeat for p in plans for a in p.attentions()
+    )
     kv_used = 0
     runs, done = sum(plan.stage.repeat for plan in plans), 0
     # KV lines are relative to their region until its place is known, so remember where they stand in the table.
@@ -176,9 +182,9 @@ def plan_memory(
         constants[plan.stage.name] = _constants(graph, plan)
         for layer in range(plan.stage.repeat):
             for segment in segments:
-                lines, size = _write_segment(graph, plan.stage, layer, segment, config, image, refs)
+                placed, size = _write_segment(graph, plan, layer, segment, config, image, refs)
                 image_words.append(len(words))
-                words += lines
+                words += placed
                 weight_bytes += size
             image_words.append(len(words))
             words.append(_write_constants(graph, plan, layer, constants[plan.stage.name], image, refs))
@@ -232,6 +238,16 @@ def plan_memory(
         logits=logits,
         ids=ids,
     )
+
+
+def head_unit(config: AcceleratorConfig) -> int:
+    """Rows of the head that a tile of logits holds a multiple of: whole dense row blocks and whole lines of logits."""
+    return math.lcm(config.block_rows(BLOCK), config.line_bytes // 4)
+
+
+def round_up(value: int, step: int) -> int:
+    """The lowest multiple of ``step`` that is at least ``value``."""
+    return -(-value // step) * step
 
 
 def _kv_layout(node: Attention, context: int, config: AcceleratorConfig) -> KvLayout:
@@ -295,7 +311,7 @@ def _write_constants(
 
 def _write_segment(
     graph: Graph,
-    stage: Stage,
+    plan: StageSchedule,
     layer: int,
     segment: Sequence[Linear],
     config: AcceleratorConfig,
@@ -303,13 +319,17 @@ def _write_segment(
     refs: dict[str, TensorRef],
 ) -> tuple[tuple[int, int], int]:
     """Append the streams of one segment; returns its (line, lines) and its bytes."""
+    stage, last = plan.stage, plan.steps[-1]
+    head = last.linear if isinstance(last, LogitsStep) else None
     line = image.lines
     offset = 0
     parts = []
     for node in segment:
         weight, bias = graph.tensors[stage.tensor(node.weight, layer)], None
         assert isinstance(weight, QuantTensor)
-        ref = TensorRef("weight", weight.shape, line, offset, stream.packed_bytes(weight, node.bias is not None, config))
+        ref = TensorRef(
+            "weight", weight.shape, line, offset, stream.packed_bytes(weight, node.bias is not None, config)
+        )
         refs.setdefault(stage.tensor(node.weight, layer), ref)
         if node.bias is not None:
             name = stage.tensor(node.bias, layer)

@@ -18,7 +18,7 @@ from catenary.compiler.tokens import assign_tokens
 from catenary.isa.code_check import check_code, check_fits
 from catenary.isa.errors import CompileError
 from catenary.isa.graph import Attention, Linear, verify
-from catenary.isa.instructions import WORD_BYTES, encode_all
+from catenary.isa.instructions import WORD_BYTES, Instruction, encode_all
 from catenary.isa.program import ENTRIES
 from catenary.isa.tensors import QuantTensor
 
@@ -100,7 +100,9 @@ class AllocateBuffers:
 
     def apply(self, state: Compilation, progress: Progress) -> Compilation:
         """See :func:`~catenary.compiler.buffers.plan_buffers`."""
-        assert state.schedules is not None and state.types is not None and state.memory is not None
+        assert state.schedules is not None
+        assert state.types is not None
+        assert state.memory is not None
         most = {"prefill": state.config.mm_tokens, "decode": 1}
         plans = {
             entry: plan_buffers(state.graph, state.schedules, state.types, state.memory, state.config, most[entry])
@@ -123,8 +125,10 @@ class Emit:
 
     def apply(self, state: Compilation, progress: Progress) -> Compilation:
         """See :mod:`catenary.compiler.emit`."""
-        assert state.schedules is not None and state.types is not None
-        assert state.memory is not None and state.buffers is not None
+        assert state.schedules is not None
+        assert state.types is not None
+        assert state.memory is not None
+        assert state.buffers is not None
         code = {}
         for entry, emit in (("prefill", emit_prefill), ("decode", emit_decode)):
             plans = Plans(state.graph, state.types, state.config, state.memory, state.buffers[entry])
@@ -154,14 +158,14 @@ class Encode:
         """Fill in ``words`` and ``entries``."""
         assert state.code is not None
         entries: dict[str, int] = {}
-        flat = []
+        flat: list[Instruction] = []
         for entry, code in state.code.items():
             entries[entry] = len(flat)
             flat += flatten(code)
         if len(flat) > state.config.instruction_words:
             raise CompileError(
-                f"Program must have at most the {state.config.instruction_words} instructions that {state.config.name!r} "
-                f"holds, not {len(flat)}"
+                f"Program must have at most the {state.config.instruction_words} instructions that "
+                f"{state.config.name!r} holds, not {len(flat)}"
             )
         check_code(flat, entries.values())
         check_fits(flat, state.config)

@@ -132,8 +132,10 @@ def build_program(
     provenance: Mapping[str, Any],
 ) -> Program:
     """The program of a finished compilation."""
-    assert state.memory is not None and state.buffers is not None
-    assert state.words is not None and state.entries is not None
+    assert state.memory is not None
+    assert state.buffers is not None
+    assert state.words is not None
+    assert state.entries is not None
     config, memory = state.config, state.memory
     regions = {**memory.map.regions(), "code": Range(memory.map.code.line, config.lines(len(state.words)))}
     return Program(
@@ -153,7 +155,9 @@ def build_program(
 
 
 def _counts(state: Compilation) -> Counts:
-    assert state.schedules is not None and state.memory is not None and state.buffers is not None
+    assert state.schedules is not None
+    assert state.memory is not None
+    assert state.buffers is not None
     graph, config, memory = state.graph, state.config, state.memory
     weights = constants = kv = 0
     for stage, layer in graph.runs():
@@ -173,4 +177,3 @@ def _counts(state: Compilation) -> Counts:
         logit_rows=memory.logit_rows,
         tile_tokens=state.buffers["prefill"].tokens,
     )
-

@@ -74,6 +74,7 @@ def round_grouped(
             nothing, and ``None`` means 1 each.
     """
     rows, columns = weights.shape
+    group = min(group, columns)
     groups = -(-columns // group)
     padded = np.zeros((rows, groups * group), np.float32)
     padded[:, :columns] = weights
@@ -85,6 +86,7 @@ def round_grouped(
         cost = np.ascontiguousarray(roots.reshape(groups, group).T)[:, :, None]
     top = (1 << bits) - 1
 
+    # First in units of the finest s_w that reaches the largest magnitude: the steps that groups would like to have.
     absmax = np.maximum(np.abs(x).max(axis=(0, 1)), _SMALLEST)
     unit = absmax / _F(WEIGHT_LIMIT)
     x /= unit
@@ -99,6 +101,7 @@ def round_grouped(
         zero = np.clip(np.rint(_F(top / 2) - centre / candidate), 0, top)
         ideal.offer(_error(x, candidate, zero, None, top, cost, work), candidate, zero)
 
+    # Then in units of the s_w of which those steps are nearly multiples: the integers.
     factor = _channel_factor(ideal.step, np.maximum(-low, high))
     x /= factor
     wanted = ideal.step / factor
@@ -179,7 +182,8 @@ def _sum(values: NDArray[np.float32]) -> NDArray[np.float32]:
         half = (length + 1) // 2
         values[: length - half] += values[half:length]
         length = half
-    return values[0]
+    total: NDArray[np.float32] = values[0]
+    return total
 
 
 def _channel_factor(step: NDArray[np.float32], reach: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,15 +201,13 @@ def _channel_factor(step: NDArray[np.float32], reach: NDArray[np.float32]) -> ND
     for factor in _CHANNEL_FACTORS:
         away = np.maximum(np.rint(step / factor), 1) * factor - step
         clipped = np.maximum(reach - _F(WEIGHT_LIMIT) * factor, 0)
-        error = _sum(away * away * _F(4) + clipped * clipped)
+        error = _sum(away * away + clipped * clipped)
         better = error < best
         best[better], chosen[better] = error[better], factor
     return chosen
 
 
-def _refit(
-    x: NDArray[np.float32], y: NDArray[np.float32], cost: NDArray[np.float32] | None
-) -> NDArray[np.float32]:
+def _refit(x: NDArray[np.float32], y: NDArray[np.float32], cost: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """Factor of ``s_w`` [rows] that brings the integers ``y`` [group, groups, rows] closest to ``x``: least squares."""
     weighted = y if cost is None else y * cost * cost
     along = _sum(_sum(weighted * x))

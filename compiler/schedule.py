@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catenary.isa.errors import CompileError
-from catenary.isa.graph import Apply, Attention, Combine, Embed, Graph, Linear, Node, Norm, Quantize, Stage, tensor_inputs, value_inputs
+from catenary.isa.graph import (
+    Apply,
+    Attention,
+    Combine,
+    Embed,
+    Graph,
+    Linear,
+    Node,
+    Norm,
+    Quantize,
+    Stage,
+    tensor_inputs,
+    value_inputs,
+)
 
 
 @dataclass(frozen=True)

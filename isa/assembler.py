@@ -114,14 +114,14 @@ def format_instruction(insn: Instruction) -> str:
         bits = part.encode(owner, getattr(insn, part.name))
         # Bits, not values, are compared: -0.0 == 0.0, but their words differ.
         if part.name not in defaults or bits != part.encode(owner, defaults[part.name]):
-            words.append(f"{part.name}={_format_value(part, part.decode(owner, bits))}")
+            words.append(f"{part.name}={format_value(part, part.decode(owner, bits))}")
     return " ".join(words)
 
 
 def format_field(insn: Instruction, name: str) -> str:
     """The value of one field as text."""
     [part] = [part for part in _parts(type(insn)) if part.name == name]
-    return _format_value(part, getattr(insn, name))
+    return format_value(part, getattr(insn, name))
 
 
 def parse_instruction(statement: str) -> Instruction:
@@ -170,7 +170,8 @@ def _add_symbol(symbols: dict[int, str], index: int, name: str) -> None:
     symbols[index] = name
 
 
-def _format_value(part: BitField, value: Any) -> str:  # noqa: ANN401 - every field type passes through
+def format_value(part: BitField, value: Any) -> str:  # noqa: ANN401 - every field type passes through
+    """A value of field ``part`` as text."""
     if isinstance(part.kind, Float32):
         return format_float(value)
     if isinstance(part.kind, Reg):

@@ -98,7 +98,8 @@ def transposed(cells: NDArray[np.uint8], order: tuple[int, ...]) -> NDArray[np.u
 
 def count_bits(words: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Set bits of each element of ``words``."""
-    return _POPCOUNT[words]
+    counts: NDArray[np.uint8] = _POPCOUNT[words]
+    return counts
 
 
 _POPCOUNT = np.unpackbits(np.arange(1 << 16, dtype="<u2").view(np.uint8).reshape(-1, 2), axis=1).sum(1, np.uint8)

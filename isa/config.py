@@ -110,7 +110,9 @@ class AcceleratorConfig:
         wanted = {f.name: f.type for f in fields(cls)}
         if set(values) != set(wanted):
             odd = sorted(set(values) ^ set(wanted))
-            raise ConfigError(f"Accelerator parameters must be exactly {sorted(wanted)}, not with {odd} missing or added")
+            raise ConfigError(
+                f"Accelerator parameters must be exactly {sorted(wanted)}, not with {odd} missing or added"
+            )
         checked: dict[str, Any] = {}
         for name, kind in wanted.items():
             value = values[name]

@@ -299,11 +299,15 @@ def _node_type(
                 raise GraphError(f"Heads of {where} must be a multiple of kv_heads {node.kv_heads}, not {node.heads}")
             for name, heads in ((node.q, node.heads), (node.k, node.kv_heads), (node.v, node.kv_heads)):
                 if value(name) != heads * node.head_dim:
-                    raise GraphError(f"Input {name!r} of {where} must be {heads * node.head_dim} wide, not {value(name)}")
+                    raise GraphError(
+                        f"Input {name!r} of {where} must be {heads * node.head_dim} wide, not {value(name)}"
+                    )
             if node.rotary_dim % 2 or not 0 <= node.rotary_dim <= node.head_dim:
                 raise GraphError(f"rotary_dim of {where} must be even and at most head_dim, not {node.rotary_dim}")
             if (node.rope is None) != (node.rotary_dim == 0):
-                raise GraphError(f"rotary_dim of {where} must be 0 exactly when there is no table, not {node.rotary_dim}")
+                raise GraphError(
+                    f"rotary_dim of {where} must be 0 exactly when there is no table, not {node.rotary_dim}"
+                )
             if node.rope is not None and shapes(node.rope) != (graph.max_context, node.rotary_dim):
                 wanted = (graph.max_context, node.rotary_dim)
                 raise GraphError(f"Rotary table {node.rope!r} must have shape {wanted}, not {shapes(node.rope)}")

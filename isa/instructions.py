@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The instruction set: every opcode, every field, and the meaning of each instruction as a loop nest.
 
-The docstring of an instruction is its semantics; the instruction chapter of the manual prints it. ``V``, ``A`` and ``D``
-are the on-chip buffers, ``W`` is the weight stream FIFO, ``mem[line]`` is memory by lines (one beat of all ports).
+The docstring of an instruction is its semantics; the instruction chapter of the manual prints it. ``V``, ``A`` and
+``D`` are the on-chip buffers, ``W`` is the weight stream FIFO, ``mem[line]`` is memory by lines (one beat of all ports).
 Operands written as plain names have been read (register plus immediate) when the instruction was dispatched.
 """
 
@@ -590,8 +590,8 @@ class Nop(Instruction):
 
 @dataclass(frozen=True, kw_only=True)
 class End(Instruction):
-    """Wait until every queue is empty and every store is acknowledged, put ``R[result]`` into the RESULT register of the
-    host interface and report done. All token counters and the stream FIFO must be empty.
+    """Wait until every queue is empty and every store is acknowledged, put ``R[result]`` into the RESULT register of
+    the host interface and report done. All token counters and the stream FIFO must be empty.
     """
 
     opcode = Opcode.END

@@ -20,7 +20,7 @@ MAGIC = int.from_bytes(b"CATN", "little")
 """What IDENTITY reads."""
 
 ARGUMENT_REGISTERS = range(1, 9)
-"""Scalar registers that hold the host's ARGUMENT0, ARGUMENT1 ... when a run starts; all others hold 0."""
+"""Scalar registers that hold ARGUMENT0, ARGUMENT1 ... when a run starts; a program writes the others before use."""
 
 PC_BITS = 24
 """Width of a program counter, which counts instructions."""

@@ -116,9 +116,7 @@ def pack(tensor: QuantTensor, bias: NDArray[np.float32] | None, config: Accelera
     return out
 
 
-def unpack(
-    data: Bytes, columns: int, config: AcceleratorConfig
-) -> tuple[QuantTensor, NDArray[np.float32] | None, int]:
+def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantTensor, NDArray[np.float32] | None, int]:
     """Read a whole stream; the strict inverse of :func:`pack`.
 
     Args:

@@ -101,7 +101,8 @@ def _positions(payload: NDArray[np.uint8], kept: int, cells: int) -> NDArray[np.
     index = unpack_codes(payload, 4, cells * kept).reshape(*payload.shape[:-1], cells, kept)
     if (index[..., 1:] <= index[..., :-1]).any():
         raise ProgramError("Indices of a block must ascend, not repeat or fall")
-    return np.bitwise_or.reduce(np.uint16(1) << index.astype(np.uint16), axis=-1)
+    bitmaps: NDArray[np.uint16] = np.bitwise_or.reduce(np.uint16(1) << index.astype(np.uint16), axis=-1)
+    return bitmaps
 
 
 def _bitmaps(payload: NDArray[np.uint8], kept: int) -> NDArray[np.uint16]:

@@ -73,7 +73,8 @@ class Section(NamedTuple):
     end: int
 
 
-class GroupRun(NamedTuple):
+@dataclass(frozen=True)
+class GroupRun:
     """Consecutive groups of one size inside a row block.
 
     Attributes:
@@ -287,6 +288,7 @@ def stream_layouts(
     Yields:
         (first row, number of row blocks, their layout): row blocks of equal layout together.
     """
+    blocks, group_blocks = -(-columns // BLOCK), group // BLOCK
     edges = [0, *(np.flatnonzero(np.diff(kept)) + 1).tolist(), len(kept)]
     for first, end in pairwise(edges):
         n = int(kept[first])
@@ -294,6 +296,5 @@ def stream_layouts(
         full, rest = divmod(end - first, size)
         for row, count, rows in ((first, full, size), (first + full * size, 1, rest)):
             if count and rows:
-                yield row, count, BlockLayout(
-                    rows, n, bits, -(-columns // BLOCK), group // BLOCK, has_bias, config.stream_atom
-                )
+                layout = BlockLayout(rows, n, bits, blocks, group_blocks, has_bias, config.stream_atom)
+                yield row, count, layout

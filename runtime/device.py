@@ -35,7 +35,6 @@ class RunStatus:
     pc: int = 0
     result: int = 0
     numeric: bool = False
-    result: int = 0
 
 
 class MemoryDevice(ABC):

@@ -65,7 +65,7 @@ class ProgramEngine(Engine):
             raise DeviceError(f"Program must lie at line 0 of {self.device}, not at line {line}")
         self._device.write(memory.code.line, self._program.code)
         self._device.write(memory.tables.line, self._program.tables)
-        self._device.write(memory.image.line, memoryview(np.ascontiguousarray(self._program.image).reshape(-1)))
+        self._device.write(memory.image.line, np.ascontiguousarray(self._program.image).reshape(-1).data)
 
     def reset(self) -> None:
         """Forget the sequence and set the counters to zero."""
@@ -91,7 +91,7 @@ class ProgramEngine(Engine):
             batch = ids[first : first + step]
             words = np.asarray(batch, "<u8").view(np.uint8).reshape(len(batch), 8)
             lines = self._ids.scatter(words, self._program.config.line_bytes)
-            self._device.write(self._program.memory.ids.line, memoryview(lines.reshape(-1)))
+            self._device.write(self._program.memory.ids.line, lines.reshape(-1).data)
             self._start("prefill", [position + first, len(batch), 0 if all_logits else len(batch) - 1])
             batches.append(self._read_logits(len(batch) if all_logits else 1))
             self._length = position + first + len(batch)
@@ -106,13 +106,17 @@ class ProgramEngine(Engine):
         if not 0 <= position <= self._length:
             raise UsageError(f"Position must be in 0..{self._length}, the positions that have run, not {position}")
         if position + len(ids) > self.max_context:
-            raise UsageError(f"Positions must be below the context of {self.max_context}, not up to {position + len(ids) - 1}")
+            raise UsageError(
+                f"Positions must be below the context of {self.max_context}, not up to {position + len(ids) - 1}"
+            )
 
     def _start(self, entry: str, arguments: Sequence[int]) -> None:
         self.doorbell_bytes += ARGUMENT_BYTES * len(arguments) + START_BYTES
         status = self._device.run(self._program.entries[entry], arguments, TIMEOUT_S)
         if not status.done:
-            raise ExecutionError(f"{entry} must finish on {self.device}, not stop at instruction {status.pc}: {status.cause}")
+            raise ExecutionError(
+                f"{entry} must finish on {self.device}, not stop at instruction {status.pc}: {status.cause.name}"
+            )
 
     def _read_logits(self, rows: int) -> NDArray[np.float32]:
         config = self._program.config

@@ -71,7 +71,8 @@ class TopP:
         if not np.isfinite(largest):
             raise ExecutionError(f"Largest logit must be finite for sampling, not {largest}")
         ranking = np.argsort(-wide, kind="stable")
-        running = np.cumsum(np.exp((wide[ranking] - largest) / self._temperature))
+        weights = np.exp((wide[ranking] - largest) / self._temperature)  # host: float64, chooses a token
+        running = np.cumsum(weights)  # host: one after the other, as a cumulative sum must
         kept = min(int(np.searchsorted(running, self._top_p * running[-1])) + 1, len(running))
         draw = self._generator.random() * running[kept - 1]
         return int(ranking[np.searchsorted(running[:kept], draw, side="right")])

@@ -58,7 +58,9 @@ class IssDevice(MemoryDevice):
         lines = self._program.config.lines(nbytes)
         left = self.machine.memory.lines - self._allocated
         if lines > left:
-            raise DeviceError(f"Memory of iss must have {nbytes} bytes left, not {left * self._program.config.line_bytes}")
+            raise DeviceError(
+                f"Memory of iss must have {nbytes} bytes left, not {left * self._program.config.line_bytes}"
+            )
         self._allocated += lines
         return self._allocated - lines
 

@@ -100,15 +100,17 @@ def order_key(x: F32) -> NDArray[np.int32]:
 
 def maximum(a: ArrayLike, b: ArrayLike) -> F32:
     """The larger operand (IEEE 754-2019 maximumNumber): -0.0 < +0.0; NaN loses; two NaN give :data:`NAN`."""
-    left, right = np.broadcast_arrays(read(a), read(b))
-    return flush(np.where(order_key(left) >= order_key(right), left, right))
+    with np.errstate(all="ignore"):
+        left, right = np.broadcast_arrays(read(a), read(b))
+        return finish(np.where(order_key(left) >= order_key(right), left, right))
 
 
 def minimum(a: ArrayLike, b: ArrayLike) -> F32:
     """The smaller operand (IEEE 754-2019 minimumNumber): -0.0 < +0.0; NaN loses; two NaN give :data:`NAN`."""
-    left, right = np.broadcast_arrays(read(a), read(b))
-    take_left = (order_key(left) <= order_key(right)) & ~np.isnan(left) | np.isnan(right)
-    return flush(np.where(take_left, left, right))
+    with np.errstate(all="ignore"):
+        left, right = np.broadcast_arrays(read(a), read(b))
+        take_left = (order_key(left) <= order_key(right)) & ~np.isnan(left) | np.isnan(right)
+        return finish(np.where(take_left, left, right))
 
 
 def from_int(acc: NDArray[np.integer]) -> F32:

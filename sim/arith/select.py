@@ -20,7 +20,8 @@ def argmax(x: ArrayLike) -> NDArray[np.int64]:
     Elements compare as numbers (-0.0 equals +0.0). Of equal ones the lowest index wins; NaN never wins, and a row of
     NaN alone gives 0.
     """
-    values = read(x)
+    with np.errstate(all="ignore"):
+        values = read(x)
     winner = np.asarray(values.argmax(axis=-1))
     if np.isnan(np.take_along_axis(values, winner[..., None], axis=-1)).any():  # numpy lets the first NaN win
         winner = np.asarray(_rank_key(values).argmax(axis=-1))
@@ -35,7 +36,8 @@ def top_k(x: ArrayLike, k: int) -> tuple[F32, NDArray[np.int64]]:
     Raises:
         ValueError: k outside 1..n.
     """
-    values = read(x)
+    with np.errstate(all="ignore"):
+        values = read(x)
     n = values.shape[-1]
     if not 1 <= k <= n:
         raise ValueError(f"k must be in 1..{n}, not {k}")

@@ -85,8 +85,8 @@ def gelu_tanh(x: ArrayLike) -> F32:
 
 def relu(x: ArrayLike) -> F32:
     """x where x > 0, else +0; NaN stays NaN, so that quantisation can still report it."""
-    values = read(x)
     with np.errstate(all="ignore"):
+        values = read(x)
         return finish(np.where(values <= 0, np.float32(0.0), values))
 
 

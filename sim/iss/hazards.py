@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The race detector: vector clocks over units, so that a missing token is found even though the simulator runs in order.
+"""The race detector: vector clocks over units, so that a missing token is found although the simulator runs in order.
 
 Each unit counts its instructions; a token carries what its giver knew. An access is legal if every conflicting earlier
 access by another unit is known to have finished. A sequential simulator would compute the right result without any
@@ -104,9 +104,10 @@ class Hazards:
             seen = _view(log[other], start, stride, rows, words)
             if seen.max() > known[other]:
                 row, word = np.argwhere(seen > known[other])[0]
+                where = start + int(row) * stride + int(word)
                 raise ExecutionError(
-                    f"Word {start + int(row) * stride + int(word)} of {name} must not be {verb} by {self._unit.name} before "
-                    f"{other.name} is known to be done with it: a token is missing"
+                    f"Word {where} of {name} must not be {verb} by {self._unit.name} before {other.name} "
+                    "is known to be done with it: a token is missing"
                 )
 
 

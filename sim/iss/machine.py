@@ -50,7 +50,6 @@ from catenary.sim.iss.hazards import Clock
 from catenary.sim.iss.memory import Memory
 from catenary.sim.iss.units import ContextAccumulators, Storage
 
-
 _CLOCK_STEPS = 256
 """Instructions between two looks at the clock."""
 

@@ -65,9 +65,10 @@ def test_options_reach_the_compiler(call: Call, model: Path, tmp_path: Path) -> 
 
 
 def test_fewer_bits_make_a_smaller_file(call: Call, model: Path, tmp_path: Path) -> None:
-    sizes = []
-    for options in ((), ("--weight-bits", 4), ("--weight-bits", 4, "--sparsity", "4:16")):
-        sizes.append(call("compile", model, "-o", tmp_path / "x.cat", *options, "--json").json["weight_bytes"])
+    sizes = [
+        call("compile", model, "-o", tmp_path / "x.cat", *options, "--json").json["weight_bytes"]
+        for options in ((), ("--weight-bits", 4), ("--weight-bits", 4, "--sparsity", "4:16"))
+    ]
     assert sizes[0] > sizes[1] > sizes[2]
 
 
@@ -96,10 +97,7 @@ def test_a_full_disk_leaves_what_was_there(model: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    code = (
-        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from catenary.cli.main import main; main()"
-    )
+    code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nfrom catenary.cli.main import main; main()"
     arguments = [sys.executable, "-B", "-c", code, "compile", str(model), "-o", str(output)]
     done = subprocess.run(
         arguments, env=environment(tmp_path), capture_output=True, text=True, timeout=60, preexec_fn=limit

@@ -18,18 +18,14 @@ DOCUMENTED = {"catenary", *catenary.__all__}
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))
-def test_examples(
-    name: str, model: Path, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples(name: str, model: Path, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in a folder with a checkpoint ``path/to/model`` and its program ``model.cat``."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model, tmp_path / "path" / "to" / "model")
     shutil.copy(program, tmp_path / "model.cat")
     thing = catenary if name == "catenary" else getattr(catenary, name)
     [test] = [
-        test
-        for test in doctest.DocTestFinder(recurse=False).find(thing, name, module=catenary)
-        if test.name == name
+        test for test in doctest.DocTestFinder(recurse=False).find(thing, name, module=catenary) if test.name == name
     ]
     test.globs = {"catenary": catenary}
     assert test.examples, f"{name} has no example"

@@ -36,7 +36,7 @@ def test_prefill_chunks_change_nothing_but_the_calls(chunk: int) -> None:
     second = generate(parts, PROMPT, 4, prefill_chunk=chunk, on_prefill=seen.append)
     assert (first.ids, first.logits_sha256) == (second.ids, second.logits_sha256)
     pieces = [ids for ids, position in parts.calls if position < len(PROMPT)]
-    assert sum(pieces, []) == PROMPT
+    assert [token for piece in pieces for token in piece] == PROMPT
     assert all(len(piece) <= chunk for piece in pieces)
     assert seen[-1] == len(PROMPT)
 

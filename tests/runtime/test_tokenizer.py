@@ -14,7 +14,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from catenary.isa.errors import CheckpointError, UsageError
 from catenary.runtime.tokenizer import TextTokenizer
 
-CORPUS = ["Once upon a time there was a little girl", "naïve café — 日本語 🙂 Ünïcödé", "  two  spaces\n\tand lines\n"] * 8
+CORPUS = [
+    "Once upon a time there was a little girl",
+    "naïve café — 日本語 🙂 Ünïcödé",
+    "  two  spaces\n\tand lines\n",
+] * 8
 SPECIAL = ["<unk>", "<s>", "</s>"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
@@ -72,7 +76,10 @@ def tokenizer(spec: str) -> TextTokenizer:
 
 def with_template(spec: str, single: list[Any]) -> str:
     values = json.loads(spec)
-    known = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}, "</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}
+    known = {
+        "<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]},
+        "</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]},
+    }
     values["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": known}
     values["post_processor"]["pair"] = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
     return json.dumps(values)
@@ -202,7 +209,7 @@ def test_damaged_files_are_refused_in_one_line(text: str) -> None:
 
 @pytest.mark.parametrize("cut", [0.25, 0.5, 0.75, 0.99])
 def test_truncated_files_are_refused(spec: str, cut: float) -> None:
-    with pytest.raises(CheckpointError, match="^Tokenizer must be a sound"):
+    with pytest.raises(CheckpointError, match=r"^Tokenizer must be a sound"):
         TextTokenizer(spec[: int(len(spec) * cut)])
 
 
