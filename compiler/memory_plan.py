@@ -323,23 +323,32 @@ def _write_segment(
     head = last.linear if isinstance(last, LogitsStep) else None
     line = image.lines
     offset = 0
-    parts = []
+    parts: list[NDArray[np.uint8]] = []
     for node in segment:
         weight, bias = graph.tensors[stage.tensor(node.weight, layer)], None
         assert isinstance(weight, QuantTensor)
-        ref = TensorRef(
-            "weight", weight.shape, line, offset, stream.packed_bytes(weight, node.bias is not None, config)
-        )
-        refs.setdefault(stage.tensor(node.weight, layer), ref)
         if node.bias is not None:
-            name = stage.tensor(node.bias, layer)
-            vector = graph.tensors[name]
+            vector = graph.tensors[stage.tensor(node.bias, layer)]
             assert isinstance(vector, FloatTensor)
             bias = vector.to_float32()
-            refs.setdefault(name, TensorRef("bias", weight.shape, line, offset, ref.nbytes))
-        parts.append(stream.pack(weight, bias, config))
+        pieces = _pack(weight, bias, head_unit(config) if node is head else weight.rows, config)
+        ref = TensorRef("weight", weight.shape, line, offset, sum(piece.size for piece in pieces))
+        refs.setdefault(stage.tensor(node.weight, layer), ref)
+        if node.bias is not None:
+            refs.setdefault(stage.tensor(node.bias, layer), replace(ref, kind="bias"))
+        parts += pieces
         offset += ref.nbytes
     if parts:
         image.append(np.concatenate(parts))
     lines = image.lines - line
     return (line, lines), lines * config.line_bytes
+
+
+def _pack(
+    weight: QuantTensor, bias: NDArray[np.float32] | None, unit: int, config: AcceleratorConfig
+) -> list[NDArray[np.uint8]]:
+    """The stream of ``weight`` in pieces; no row block crosses a multiple of ``unit`` rows."""
+    if (weight.kept == BLOCK).all():
+        return [stream.pack(weight, bias, config)]  # dense row blocks divide every unit
+    parts = [slice(first, min(first + unit, weight.rows)) for first in range(0, weight.rows, unit)]
+    return [stream.pack(weight.rows_of(part), None if bias is None else bias[part], config) for part in parts]

@@ -59,7 +59,7 @@ class Reg:
 
 @dataclass(frozen=True)
 class Float32:
-    """An IEEE binary32 immediate: any value but NaN, so that equal words are equal instructions."""
+    """An IEEE binary32 immediate: any value but NaN, which would not equal itself after a round trip."""
 
 
 Kind = Bits | Reg | Float32

@@ -6,17 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from catenary.isa.errors import GraphError
 from catenary.isa.graph import NODE_TYPES, Graph, Node, Stage, Tensor
+from catenary.isa.json_values import checked, shown
 
-_NODES = {cls.__name__: cls for cls in NODE_TYPES}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON is dynamically typed
-    return value.value if isinstance(value, Enum) else value
+_GRAPH = {"vocab": int, "max_context": int, "bos_id": int | None, "eos_ids": list[int], "stages": list}
+_STAGE = {"name": str, "repeat": int, "input": str | None, "output": str, "nodes": list}
+_NODES = {cls.__name__: (cls, {"node": str, **get_type_hints(cls)}) for cls in NODE_TYPES}
 
 
 def to_json(graph: Graph) -> dict[str, Any]:
@@ -32,65 +30,38 @@ def to_json(graph: Graph) -> dict[str, Any]:
                 "repeat": stage.repeat,
                 "input": stage.input,
                 "output": stage.output,
-                "nodes": [
-                    {"node": type(node).__name__, **{f.name: _plain(getattr(node, f.name)) for f in fields(node)}}
-                    for node in stage.nodes
-                ],
+                "nodes": [_node_to_json(node) for node in stage.nodes],
             }
             for stage in graph.stages
         ],
     }
 
 
-def from_json(data: Any, tensors: Mapping[str, Tensor]) -> Graph:  # noqa: ANN401
-    """Inverse of :func:`to_json`.
+def from_json(data: Any, tensors: Mapping[str, Tensor]) -> Graph:  # noqa: ANN401 - JSON is dynamically typed
+    """Inverse of :func:`to_json`. Whether the graph is well formed is for :func:`~catenary.isa.graph.verify` to say.
 
     Raises:
         GraphError: a key is missing or unknown, or a value has the wrong type.
     """
-    top = _checked(data, "graph", {"vocab": int, "max_context": int, "bos_id": int | None, "eos_ids": list, "stages": list})
+    top = checked(data, "Graph", _GRAPH, GraphError)
     stages = []
     for item in top["stages"]:
-        kinds = {"name": str, "repeat": int, "input": str | None, "output": str, "nodes": list}
-        values = _checked(item, "stage", kinds)
-        stages.append(Stage(**{**values, "nodes": tuple(_node(node) for node in values["nodes"])}))
-    if any(type(item) is not int for item in top["eos_ids"]):
-        raise GraphError(f"eos_ids must be integers, not {top['eos_ids']!r}")
-    return Graph(
-        tuple(stages), tensors, top["vocab"], top["max_context"], top["bos_id"], tuple(top["eos_ids"])
-    )
+        values = checked(item, "Stage", _STAGE, GraphError)
+        stages.append(Stage(**{**values, "nodes": tuple(_node_from_json(node) for node in values["nodes"])}))
+    return Graph(tuple(stages), tensors, top["vocab"], top["max_context"], top["bos_id"], tuple(top["eos_ids"]))
 
 
-def _node(data: Any) -> Node:  # noqa: ANN401
-    name = data.get("node") if isinstance(data, dict) else None
-    if name not in _NODES:
-        raise GraphError(f"Node must be one of {sorted(_NODES)}, not {name!r}")
-    cls = _NODES[name]
-    hints = get_type_hints(cls)
-    values = _checked({k: v for k, v in data.items() if k != "node"}, name, {f.name: hints[f.name] for f in fields(cls)})
+def _node_to_json(node: Node) -> dict[str, Any]:
+    values = {field.name: getattr(node, field.name) for field in fields(node)}
+    plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
+    return {"node": type(node).__name__, **plain}
+
+
+def _node_from_json(data: Any) -> Node:  # noqa: ANN401
+    name = data.get("node") if isinstance(data, dict) else data
+    if not isinstance(name, str) or name not in _NODES:
+        raise GraphError(f"Node must be one of {sorted(_NODES)}, not {shown(name)}")
+    cls, kinds = _NODES[name]
+    values = checked(data, name, kinds, GraphError)
+    del values["node"]
     return cls(**values)
-
-
-def _checked(data: Any, where: str, kinds: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
-    if not isinstance(data, dict) or set(data) != set(kinds):
-        found = sorted(data) if isinstance(data, dict) else data
-        raise GraphError(f"Keys of {where} must be {sorted(kinds)}, not {found!r}")
-    return {key: _value(data[key], kind, f"{where}.{key}") for key, kind in kinds.items()}
-
-
-def _value(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401
-    if isinstance(kind, UnionType):
-        if value is None and type(None) in get_args(kind):
-            return None
-        kind = next(option for option in get_args(kind) if option is not type(None))
-    if get_origin(kind) is Literal:
-        kind = str
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        if value not in {member.value for member in kind}:
-            raise GraphError(f"{where} must be one of {[member.value for member in kind]}, not {value!r}")
-        return kind(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise GraphError(f"{where} must be of type {kind.__name__}, not {value!r}")
-    return value

@@ -2,8 +2,8 @@
 """The instruction set: every opcode, every field, and the meaning of each instruction as a loop nest.
 
 The docstring of an instruction is its semantics; the instruction chapter of the manual prints it. ``V``, ``A`` and
-``D`` are the on-chip buffers, ``W`` is the weight stream FIFO, ``mem[line]`` is memory by lines (one beat of all ports).
-Operands written as plain names have been read (register plus immediate) when the instruction was dispatched.
+``D`` are the on-chip buffers, ``W`` is the weight stream FIFO, ``mem[line]`` is memory by lines (one beat of all
+ports). Operands written as plain names have been read (register plus immediate) when the instruction was dispatched.
 """
 
 from __future__ import annotations

@@ -44,6 +44,12 @@ class RowLayout:
         """Lines that ``rows`` rows occupy."""
         return -(-rows >> self.pack) if self.pack else rows * self.row_lines
 
+    def last_line_bytes(self, rows: int, line_bytes: int) -> int:
+        """Bytes of the last line that ``rows`` rows, at least one, occupy."""
+        if self.pack:
+            return (((rows - 1) & ((1 << self.pack) - 1)) + 1) * self.row_bytes
+        return self.row_bytes - (self.row_lines - 1) * line_bytes
+
     def locate(self, row: int) -> tuple[int, int]:
         """(line, byte offset in it) of row ``row``."""
         if self.pack:

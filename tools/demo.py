@@ -84,8 +84,8 @@ def main() -> None:
             table.add_row(*show(model, bits))
     console.print(table)
     console.print(
-        "Simulated: every instruction of the program ran in software, bit exact; tokens/s are wall-clock seconds of this "
-        "machine and say nothing about an FPGA. 'reference equal' means: same ids and same logits, bit for bit."
+        "Simulated: every instruction of the program ran in software, bit exact; tokens/s are wall-clock seconds of "
+        "this machine and say nothing about an FPGA. 'reference equal': same ids and same logits, bit for bit."
     )
 
 

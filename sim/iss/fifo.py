@@ -8,6 +8,7 @@ are therefore kept, by their place in memory, until those lines are written or t
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ExecutionError, ProgramError
 from catenary.isa.memory import RowLayout
 from catenary.sim import arith
+from catenary.sim.iss.hazards import LastLine
 
 WEIGHT_CACHE_BYTES = 6 << 30
 """Expanded weights (four bytes each) that one machine keeps."""
@@ -29,6 +31,7 @@ class _Chunk:
 
     line: int
     data: NDArray[np.uint8]
+    last: LastLine | None
     offset: int = 0
 
 
@@ -62,12 +65,12 @@ class StreamFifo:
         self._cache: OrderedDict[tuple[int, int, int], tuple[StreamWeights, int]] = OrderedDict()
         self._cached_bytes = 0
         self.held_lines = 0
+        self.on_last_line: Callable[[LastLine, int], None] = lambda last, used: None
 
-    def push(self, line: int, lines: NDArray[np.uint8]) -> None:
-        """Append the lines of one load, which begin at memory line ``line``."""
-        if lines.shape[0]:
-            self._chunks.append(_Chunk(line, lines.reshape(-1)))
-            self.held_lines += lines.shape[0]
+    def push(self, line: int, lines: NDArray[np.uint8], last: LastLine | None) -> None:
+        """Append the lines of one load, at least one, which begin at memory line ``line``."""
+        self._chunks.append(_Chunk(line, lines.reshape(-1), last))
+        self.held_lines += lines.shape[0]
 
     def take_rows(self, layout: RowLayout, count: int) -> NDArray[np.int8]:
         """The next ``count`` rows of keys or values, int8 [count, row_bytes]; whole lines are taken.
@@ -83,7 +86,7 @@ class StreamFifo:
             left = chunk.data.size - chunk.offset
             raise ExecutionError(f"Stream must hold {nbytes} bytes of rows from a line on, not {left}")
         lines = chunk.data[chunk.offset : chunk.offset + nbytes].reshape(-1, self._config.line_bytes)
-        self._advance(chunk, nbytes)
+        self._advance(chunk, nbytes, layout.last_line_bytes(count, self._config.line_bytes))
         return layout.gather(lines, count).view(np.int8)
 
     def take_weights(self, depth: int, rows: int) -> StreamWeights:
@@ -100,7 +103,7 @@ class StreamFifo:
             self._remember(key, known)
         else:
             self._cache.move_to_end(key)
-        self._advance(chunk, known[0].consumed)
+        self._advance(chunk, known[0].consumed, self._config.line_bytes)
         return known[0]
 
     def finish(self) -> None:
@@ -145,7 +148,10 @@ class StreamFifo:
         chunk = self._chunks.popleft()
         self.held_lines -= -(-(chunk.data.size - chunk.offset) // self._config.line_bytes)
 
-    def _advance(self, chunk: _Chunk, nbytes: int) -> None:
+    def _advance(self, chunk: _Chunk, nbytes: int, used: int) -> None:
+        """Take ``nbytes`` bytes, of whose last line ``used`` count."""
+        if chunk.last is not None and chunk.offset + nbytes > chunk.data.size - self._config.line_bytes:
+            self.on_last_line(chunk.last, used)
         before = -(-(chunk.data.size - chunk.offset) // self._config.line_bytes)
         chunk.offset += nbytes
         self.held_lines -= before - -(-(chunk.data.size - chunk.offset) // self._config.line_bytes)

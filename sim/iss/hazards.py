@@ -9,6 +9,7 @@ tokens at all; this is what makes its agreement with hardware mean something.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,24 @@ from catenary.isa.instructions import Unit
 from catenary.sim.iss.buffers import RowBuffer
 
 Clock = list[int]
+
+
+@dataclass(frozen=True)
+class LastLine:
+    """The last line of a stream load, and what the load unit knew: how much of it counts is seen when it is taken."""
+
+    line: int
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A line of which a unit has written the bytes from ``first`` on, at its time ``time``."""
+
+    line: int
+    first: int
+    unit: Unit
+    time: int
 
 
 class Hazards:
@@ -40,6 +59,7 @@ class Hazards:
         self._clocks: list[Clock] = [[0] * len(Unit) for _ in Unit]
         self._writes = {name: self._buffers(name, size) for name, size in self._sizes.items()}
         self._reads = {name: self._buffers(name, size) for name, size in self._sizes.items()}
+        self._parts: list[_Part] = []
 
     @staticmethod
     def _buffers(name: str, size: int) -> list[RowBuffer[np.int64]]:
@@ -81,15 +101,70 @@ class Hazards:
             self._conflict(self._reads[name], name, "overwritten", start, stride, rows, words)
             _view(self._writes[name][self._unit], start, stride, rows, words)[...] = self._now()
 
-    def write_rows(self, line: int, lines: int, row: int) -> None:
-        """The current unit stores rows; a first line that it shares with earlier rows does not conflict with reads."""
-        if self.enabled:
-            shared = 1 if row and lines else 0
-            self._conflict(self._writes["memory"], "memory", "overwritten", line, lines, 1, lines)
-            if lines > shared:
-                start, count = line + shared, lines - shared
-                self._conflict(self._reads["memory"], "memory", "overwritten", start, count, 1, count)
-            _view(self._writes["memory"][self._unit], line, lines, 1, lines)[...] = self._now()
+    def load_lines(self, line: int, lines: int, used: int | None) -> LastLine | None:
+        """The current unit reads lines of memory.
+
+        Args:
+            line: the first line.
+            lines: at least 1.
+            used: bytes of the last line that count; ``None`` if that depends on what is taken out of the stream FIFO.
+
+        Returns:
+            What :meth:`use_last_line` needs to check the last line, if ``used`` is ``None``.
+
+        Raises:
+            ExecutionError: another unit's write is not known to have finished.
+        """
+        if not self.enabled:
+            return None
+        self._check_lines(line, lines - 1)
+        _view(self._reads["memory"][self._unit], line, lines, 1, lines)[...] = self._now()
+        last = LastLine(line + lines - 1, list(self._clocks[self._unit]))
+        if used is None:
+            return last
+        self.use_last_line(last, used)
+        return None
+
+    def use_last_line(self, last: LastLine, used: int) -> None:
+        """The first ``used`` bytes of a line are used as the load found them.
+
+        Raises:
+            ExecutionError: another unit's write was not known to have finished when the line was loaded.
+        """
+        for other in Unit:
+            if int(self._writes["memory"][other].data[last.line]) > last.clock[other]:
+                raise _missing("memory", last.line, "read", Unit.LOAD, other)
+        for part in self._parts:
+            if part.line == last.line and part.first < used and part.time > last.clock[part.unit]:
+                raise _missing("memory", last.line, "read", Unit.LOAD, part.unit)
+
+    def _check_lines(self, line: int, lines: int) -> None:
+        if not lines:
+            return
+        self._conflict(self._writes["memory"], "memory", "read", line, lines, 1, lines)
+        known = self._clocks[self._unit]
+        for part in self._parts:
+            if line <= part.line < line + lines and part.time > known[part.unit]:
+                raise _missing("memory", part.line, "read", self._unit, part.unit)
+
+    def store_lines(self, line: int, lines: int, first: int) -> None:
+        """The current unit writes lines of memory, the first of them from byte ``first`` on.
+
+        Rows of one line may be stored while their neighbours are loaded: they are different bytes.
+
+        Raises:
+            ExecutionError: another unit's read or write is not known to have finished.
+        """
+        if not self.enabled:
+            return
+        shared = 1 if first else 0
+        self._conflict(self._writes["memory"], "memory", "overwritten", line, lines, 1, lines)
+        if shared:
+            self._parts.append(_Part(line, first, self._unit, self._now()))
+        if lines > shared:
+            start, count = line + shared, lines - shared
+            self._conflict(self._reads["memory"], "memory", "overwritten", start, count, 1, count)
+            _view(self._writes["memory"][self._unit], start, count, 1, count)[...] = self._now()
 
     def _now(self) -> int:
         return self._clocks[self._unit][self._unit]
@@ -104,11 +179,14 @@ class Hazards:
             seen = _view(log[other], start, stride, rows, words)
             if seen.max() > known[other]:
                 row, word = np.argwhere(seen > known[other])[0]
-                where = start + int(row) * stride + int(word)
-                raise ExecutionError(
-                    f"Word {where} of {name} must not be {verb} by {self._unit.name} before {other.name} "
-                    "is known to be done with it: a token is missing"
-                )
+                raise _missing(name, start + int(row) * stride + int(word), verb, self._unit, other)
+
+
+def _missing(name: str, word: int, verb: str, unit: Unit, other: Unit) -> ExecutionError:
+    return ExecutionError(
+        f"Word {word} of {name} must not be {verb} by {unit.name} before {other.name} is known to be done with it: "
+        "a token is missing"
+    )
 
 
 def _view(buffer: RowBuffer[np.int64], start: int, stride: int, rows: int, words: int) -> NDArray[np.int64]:

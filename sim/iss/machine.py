@@ -109,6 +109,7 @@ class Machine:
         self.memory = Memory(config, memory_lines)
         self.storage = Storage.of(config, self.memory, check_hazards)
         self.memory.on_write = self.storage.fifo.forget
+        self.storage.fifo.on_last_line = self.storage.hazards.use_last_line
         self._context = ContextAccumulators()
         self._argmax = vector.RunningArgmax()
         self._nan_seen = False

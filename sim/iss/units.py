@@ -90,16 +90,18 @@ def load(s: Storage, insn: Load) -> None:
     value = s.scalars.value
     memory, row, rows = value(insn.memory), value(insn.row), value(insn.rows)
     if insn.buffer is Buffer.W:
-        s.hazards.read("memory", memory + row, rows, 1, rows)
-        s.fifo.push(memory + row, s.memory.fetch(memory + row, rows, stream=True))
+        if rows:
+            data = s.memory.fetch(memory + row, rows, stream=True)
+            s.fifo.push(memory + row, data, s.hazards.load_lines(memory + row, rows, None))
         return
     elements = value(insn.elements)
     if not rows or not elements:
         return
     layout = _layout(s, insn, elements)
     lines, skip = _located(layout, row, rows)
-    s.hazards.read("memory", memory + lines[0], lines[1], 1, lines[1])
-    raw = layout.gather(s.memory.fetch(memory + lines[0], lines[1], stream=False), skip + rows)[skip:]
+    data = s.memory.fetch(memory + lines[0], lines[1], stream=False)
+    s.hazards.load_lines(memory + lines[0], lines[1], layout.last_line_bytes(skip + rows, s.memory.line_bytes))
+    raw = layout.gather(data, skip + rows)[skip:]
     address = value(insn.address)
     match insn.buffer:
         case Buffer.V:
@@ -125,10 +127,9 @@ def store(s: Storage, insn: Store) -> None:
         raw = np.ascontiguousarray(s.read_v(address, insn.stride, rows, elements)).view(np.uint8)
     else:
         raw = s.read_a(address, insn.stride, rows, elements).view(np.uint8)
-    lines, _ = _located(layout, row, rows)
-    # Rows of one line may be stored while their neighbours are loaded: they are different bytes.
-    s.hazards.write_rows(memory + lines[0], lines[1], row)
+    lines, skip = _located(layout, row, rows)
     s.memory.store(memory, layout, row, raw)
+    s.hazards.store_lines(memory + lines[0], lines[1], skip * layout.row_bytes)
 
 
 def _layout(s: Storage, insn: Load | Store, elements: int) -> RowLayout:
