@@ -43,13 +43,14 @@ class CompileOptions:
     kv_bits: int = 8
 
     def __post_init__(self) -> None:
-        """Check what :class:`Compress` does not.
+        """Check the options before anything is imported.
 
         Raises:
             UsageError: names the option and the value.
         """
         if self.kv_bits != 8:
             raise UsageError(f"KV bits must be 8, not {self.kv_bits}")
+        Compress(self.weight_bits, self.group_size, self.sparsity)
 
 
 class Model(Protocol):

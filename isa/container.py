@@ -53,7 +53,7 @@ def write_container(path: Path, header: Mapping[str, Any], sections: Sections) -
         ProgramError: the folder is not writable, the disk is full, or a header that JSON cannot hold; nothing is left
             behind.
     """
-    described = {name: {"bytes": data.nbytes, "sha256": _sha256(data)} for name, data in sections.items()}
+    described = [{"name": name, "bytes": data.nbytes, "sha256": _sha256(data)} for name, data in sections.items()]
     text = dump({**header, "sections": described}, "Header").decode()
     start = _start_of_file(text, {name: data.nbytes for name, data in sections.items()})
     try:
@@ -74,36 +74,47 @@ def write_container(path: Path, header: Mapping[str, Any], sections: Sections) -
         raise ProgramError(f"Program file must be writable, not {str(path)!r}: {_reason(error)}") from None
 
 
-def read_container(path: Path, versions: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, NDArray[np.uint8]]]:
-    """Read and verify a file.
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """The file's bytes, read-only and memory-mapped, if they can be a container.
+
+    Raises:
+        ProgramError: missing, unreadable, or no safetensors file; the message names the file.
+    """
+    name = f"Program file {str(path)!r}"
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for a writer
+            raise ProgramError(f"{name} must be a regular file, not a folder or device")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(_LENGTH_BYTES)
+            index_bytes = int.from_bytes(start, "little")
+            if len(start) < _LENGTH_BYTES or not 2 <= index_bytes <= size - _LENGTH_BYTES or file.read(1) != b"{":
+                raise ProgramError(f"{name} must be a safetensors container, not {size} other bytes")
+            if index_bytes > INDEX_LIMIT:
+                raise ProgramError(f"{name} must have an index of at most {INDEX_LIMIT} bytes, not {index_bytes}")
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except FileNotFoundError:
+        raise ProgramError(f"{name} must exist, not be missing") from None
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"{name} must be readable, not refused: {_reason(error)}") from None
+
+
+def read_container(
+    data: NDArray[np.uint8], versions: Mapping[str, int]
+) -> tuple[dict[str, Any], dict[str, NDArray[np.uint8]]]:
+    """Verify a container and take it apart.
 
     Args:
-        path: of the file.
+        data: from :func:`map_file`.
         versions: keys of the header that must have these values; looked at before anything else in it.
 
     Returns:
-        The header without ``sections``, and the sections as read-only views uint8 [bytes] into the mapped file.
+        The header without ``sections``, and the sections as views uint8 [bytes] of ``data``.
 
     Raises:
-        ProgramError: missing, unreadable, damaged or of another version; the message says which.
+        ProgramError: damaged or of another version; the message says which.
     """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would block, a folder cannot be opened
-            raise ProgramError("must be a regular file, not something else")
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size < _LENGTH_BYTES:
-                raise ProgramError(f"must have at least {_LENGTH_BYTES} bytes, not fewer")
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    except FileNotFoundError:
-        raise ProgramError("must exist") from None
-    except (OSError, ValueError) as error:
-        raise ProgramError(f"must be readable: {_reason(error)}") from None
     index_end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES].tobytes(), "little")
-    if index_end > min(data.size, _LENGTH_BYTES + INDEX_LIMIT):
-        raise ProgramError(
-            f"must be a safetensors container with an index of at most {min(data.size, INDEX_LIMIT)} bytes, "
-            f"not {index_end - _LENGTH_BYTES}"
-        )
     text = _header_text(data[_LENGTH_BYTES:index_end].tobytes())
     header = parse(text.encode(), "Header")
     if type(header) is not dict:
@@ -157,22 +168,23 @@ def _header_text(index: bytes) -> str:
 
 def _sections(data: NDArray[np.uint8], start: int, text: str, described: object) -> dict[str, NDArray[np.uint8]]:
     """The sections of file ``data``, from byte ``start`` on; lengths, index and checksums are right."""
-    if type(described) is not dict:
-        raise ProgramError(f"Header must describe the sections, not have {shown(described)}")
-    kinds = {"bytes": int, "sha256": str}
-    sections = {name: checked(item, f"sections[{shown(name)}]", kinds) for name, item in described.items()}
-    sizes = {name: item["bytes"] for name, item in sections.items()}
-    if any(size < 0 for size in sizes.values()):
-        raise ProgramError(f"Sections must have at least 0 bytes, not {min(sizes.values())}")
+    if type(described) is not list:
+        raise ProgramError(f"Header must list the sections, not have {shown(described)}")
+    kinds = {"name": str, "bytes": int, "sha256": str}
+    items = [checked(item, f"sections[{i}]", kinds) for i, item in enumerate(described)]
+    sizes = {item["name"]: item["bytes"] for item in items}
+    if len(sizes) != len(items) or any(size < 0 for size in sizes.values()):
+        raise ProgramError(f"Sections must have distinct names and at least 0 bytes, not {shown(sizes)}")
     if _start_of_file(text, sizes) != data[:start].tobytes():
         raise ProgramError("Index must be the one that follows from the header, not another")
     if data.size != start + sum(sizes.values()):
         raise ProgramError(f"File must have {start + sum(sizes.values())} bytes, not {data.size}")
     result = {}
-    for name, item in sections.items():
-        result[name] = data[start : start + item["bytes"]]
-        digest = _sha256(result[name])
+    for item in items:
+        section = data[start : start + item["bytes"]]
+        digest = _sha256(section)
         if digest != item["sha256"]:
-            raise ProgramError(f"Checksum of {name} must be {shown(item['sha256'])}, not {digest}")
+            raise ProgramError(f"Checksum of {item['name']} must be {shown(item['sha256'])}, not {digest}")
+        result[item["name"]] = section
         start += item["bytes"]
     return result

@@ -79,6 +79,21 @@ class Expanded:
     consumed: int
 
 
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """What the headers of a whole stream say; see :func:`outline`.
+
+    Attributes:
+        rows: output channels of all row blocks.
+        bias: float32 [rows], or ``None``.
+        consumed: bytes of all row blocks, without padding to a line.
+    """
+
+    rows: int
+    bias: NDArray[np.float32] | None
+    consumed: int
+
+
 def packed_bytes(tensor: QuantTensor, has_bias: bool, config: AcceleratorConfig) -> int:
     """Bytes of ``tensor`` as a stream: headers, scales, zeros, bias, indices, codes and section padding."""
     layouts = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, has_bias, config)
@@ -151,6 +166,30 @@ def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantT
         channel_scales=np.concatenate([part.row_scales for part in parts]),
     )
     return tensor, _bias(parts), consumed
+
+
+def outline(data: Bytes, columns: int, config: AcceleratorConfig) -> Outline:
+    """Walk a whole stream from header to header; arguments as for :func:`unpack`, whose cost it is far below.
+
+    Headers and biases are verified; scales, indices and codes are not looked at.
+
+    Raises:
+        ProgramError: a truncated stream, a damaged header, or a bias that is not finite or only in some row blocks.
+    """
+    rows = consumed = 0
+    biases: list[NDArray[np.float32]] = []
+    for layout, blocks in _runs(_as_array(data), columns, config):
+        section, count = layout.bias, len(blocks) * layout.rows
+        if layout.has_bias:
+            octets = np.ascontiguousarray(blocks[:, section.offset : section.offset + section.used])
+            biases.append(octets.view("<f4").astype(np.float32).reshape(count))
+        rows, consumed = rows + count, consumed + blocks.size
+    bias = np.concatenate(biases) if biases else None
+    if bias is not None and len(bias) != rows:
+        raise ProgramError("Row blocks of one layer must all have a bias or none, not some")
+    if bias is not None and not np.isfinite(bias).all():
+        raise ProgramError(f"Bias of a row block must be finite, not {bias[~np.isfinite(bias)][0]}")
+    return Outline(rows, bias, consumed)
 
 
 def unpack_weights(data: Bytes, columns: int, config: AcceleratorConfig) -> Expanded:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,15 @@ from catenary.isa import stream
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ProgramError
 from catenary.isa.graph import Tensor
+from catenary.isa.json_values import checked, shown
 from catenary.isa.memory import row_layout
-from catenary.isa.tensors import FloatFormat, FloatTensor
+from catenary.isa.tensors import BLOCK, FloatFormat, FloatTensor, QuantTensor
+
+WEIGHT, BIAS = "weight", "bias"
+STREAMS = (WEIGHT, BIAS)
+KINDS = (*STREAMS, *(fmt.value for fmt in FloatFormat))
+
+_FIELDS = {"kind": str, "shape": list[int], "line": int, "offset": int, "nbytes": int}
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class TensorRef:
 
     Attributes:
         kind: ``f32``, ``f16``, ``bf16``: rows of floats; ``weight``: a weight stream; ``bias``: the bias in a stream.
-        shape: shape of the tensor.
+        shape: shape of the tensor; for a bias, of the weight in the same stream.
         line: first line, counted from the start of the image.
         offset: bytes from there to a vector or a stream; matrices of floats start at the line, each row laid out as
             :func:`~catenary.isa.memory.row_layout` says.
@@ -42,26 +49,21 @@ class TensorRef:
         return {**asdict(self), "shape": list(self.shape)}
 
     @classmethod
-    def from_json(cls, name: str, data: Any) -> TensorRef:  # noqa: ANN401
-        """Inverse of :meth:`to_json`.
+    def from_json(cls, name: str, data: Any) -> TensorRef:  # noqa: ANN401 - JSON is dynamically typed
+        """Inverse of :meth:`to_json`. Whether the reference makes sense is for :meth:`TensorStore.check` to say.
 
         Raises:
-            ProgramError: a key is missing or a value has the wrong type.
+            ProgramError: a key is missing or unknown, or a value has the wrong type.
         """
-        if not isinstance(data, dict) or set(data) != {f.name for f in fields(cls)}:
-            raise ProgramError(f"Reference of tensor {name!r} must have keys {[f.name for f in fields(cls)]}, not {data!r}")
-        ref = cls(**{**data, "shape": tuple(data["shape"])})
-        numbers = (*ref.shape, ref.line, ref.offset, ref.nbytes)
-        if ref.kind not in ("weight", "bias", *(f.value for f in FloatFormat)) or any(type(n) is not int for n in numbers):
-            raise ProgramError(f"Reference of tensor {name!r} must have a known kind and whole numbers, not {data!r}")
-        return ref
+        values = checked(data, f"Reference of tensor {shown(name)}", _FIELDS)
+        return cls(**{**values, "shape": tuple(values["shape"])})
 
 
 class TensorStore(Mapping[str, Tensor]):
     """The tensors of a graph by name; every access decodes from the image, so keep what you need.
 
     Args:
-        image: uint8 [lines, line_bytes].
+        image: uint8 [lines, line_bytes], contiguous.
         refs: where each tensor lies.
         config: the accelerator whose layout the image has.
     """
@@ -78,30 +80,113 @@ class TensorStore(Mapping[str, Tensor]):
         return len(self._refs)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Decode tensor ``name``.
+        """Decode tensor ``name``; a weight stream is verified bit for bit while it is read.
 
         Raises:
             KeyError: no such tensor.
-            ProgramError: the image does not hold what the reference says.
+            ProgramError: the image does not hold what the reference says, or the stream breaks a rule of the format.
         """
         ref = self._refs[name]
-        lines = self._image[ref.line :]
-        data = lines.reshape(-1)[ref.offset :]
-        if ref.kind in ("weight", "bias"):
-            weight, bias, _ = stream.unpack(data[: ref.nbytes], ref.shape[-1], self._config)
-            tensor: Tensor = weight
-            if ref.kind == "bias":
-                if bias is None:
-                    raise ProgramError(f"Stream of tensor {name!r} must hold a bias, not none")
-                tensor = FloatTensor(FloatFormat.F32, bias[: ref.shape[0]])
-        else:
-            fmt = FloatFormat(ref.kind)
-            layout = row_layout(self._config, ref.shape[-1] * fmt.bytes)
-            if len(ref.shape) == 2 and layout.lines(ref.shape[0]) <= len(lines):
-                rows = np.ascontiguousarray(layout.gather(lines[: layout.lines(ref.shape[0])], ref.shape[0]))
-            else:
-                rows = np.ascontiguousarray(data[: ref.shape[-1] * fmt.bytes])
-            tensor = FloatTensor(fmt, rows.view(fmt.dtype))
-        if ref.kind != "bias" and tensor.shape != ref.shape:
-            raise ProgramError(f"Tensor {name!r} must have shape {ref.shape} in the image, not {tensor.shape}")
-        return tensor
+        data = self._bytes(name)
+        if ref.kind == BIAS:
+            bias = self._outline(name).bias
+            if bias is None:
+                raise ProgramError(f"Stream of tensor {shown(name)} must hold a bias, not none")
+            return FloatTensor(FloatFormat.F32, bias)
+        if ref.kind == WEIGHT:
+            self._outline(name)
+            return stream.unpack(data, ref.shape[1], self._config)[0]
+        fmt = FloatFormat(ref.kind)
+        rows = data
+        if len(ref.shape) == 2:
+            layout = row_layout(self._config, ref.shape[1] * fmt.bytes)
+            rows = layout.gather(data.reshape(-1, self._config.line_bytes), ref.shape[0])
+        return FloatTensor(fmt, np.ascontiguousarray(rows).view(fmt.dtype))
+
+    def check(self) -> None:
+        """Verify that every tensor lies in the image and apart from the others, and walk all streams' headers.
+
+        That takes no time worth mentioning; the contents of a weight stream are verified when it is first read.
+
+        Raises:
+            ProgramError: names the first tensor that breaks a rule.
+        """
+        taken: dict[tuple[int, int], list[str]] = {}
+        for name, ref in self._refs.items():
+            taken.setdefault(self._extent(name), []).append(name)
+            if ref.kind in STREAMS and (self._outline(name).bias is None) is (ref.kind == BIAS):
+                raise ProgramError(f"Stream of tensor {shown(name)} must hold a bias, not none")
+        end, before = 0, ""
+        for extent in sorted(taken):
+            names = taken[extent]
+            kinds = sorted(self._refs[name].kind for name in names)
+            if extent[0] < end or len(names) > 1 and kinds != sorted(STREAMS):
+                raise ProgramError(f"Tensors must not overlap in the image, not {shown(names[-1])} and {shown(before or names[0])}")
+            end, before = extent[1], names[0]
+
+    def outline(self) -> dict[str, Tensor]:
+        """Stand-ins of the right types and shapes, without contents and without cost; only after :meth:`check`."""
+        return {name: _stand_in(ref) for name, ref in self._refs.items()}
+
+    def _extent(self, name: str) -> tuple[int, int]:
+        """First byte of tensor ``name`` in the image, and the byte behind it; both are inside."""
+        ref, size = self._refs[name], self._image.size
+        where = f"Reference of tensor {shown(name)}"
+        if ref.kind not in KINDS:
+            raise ProgramError(f"{where} must have a kind of {KINDS}, not {shown(ref.kind)}")
+        if len(ref.shape) not in ((2,) if ref.kind in STREAMS else (1, 2)) or min(ref.shape) < 1:
+            raise ProgramError(f"{where} must have a shape of rows and columns, not {shown(ref.shape)}")
+        matrix = len(ref.shape) == 2 and ref.kind not in STREAMS
+        if min(ref.line, ref.offset) < 0 or matrix and ref.offset:
+            raise ProgramError(f"{where} must begin at a place in the image, not at line {ref.line} + {ref.offset} bytes")
+        if (ref.nbytes > 0) is not (ref.kind in STREAMS) or ref.nbytes < 0:
+            raise ProgramError(f"{where} must have bytes exactly if it is to a stream, not {ref.nbytes}")
+        start = ref.line * self._config.line_bytes + ref.offset
+        nbytes = ref.nbytes
+        if ref.kind not in STREAMS:
+            nbytes = ref.shape[-1] * FloatFormat(ref.kind).bytes
+            if matrix:
+                nbytes = row_layout(self._config, nbytes).lines(ref.shape[0]) * self._config.line_bytes
+        if start + nbytes > size:
+            raise ProgramError(f"Tensor {shown(name)} must end within the {size} bytes of the image, not at {start + nbytes}")
+        return start, start + nbytes
+
+    def _bytes(self, name: str) -> NDArray[np.uint8]:
+        start, end = self._extent(name)
+        return self._image.reshape(-1)[start:end]
+
+    def _outline(self, name: str) -> stream.Outline:
+        """Outline of the stream of tensor ``name``, which is as long as the reference says and has as many rows."""
+        ref = self._refs[name]
+        try:
+            found = stream.outline(self._bytes(name), ref.shape[1], self._config)
+        except ProgramError as error:
+            raise ProgramError(f"Stream of tensor {shown(name)}: {error}") from None
+        if (found.rows, found.consumed) != (ref.shape[0], ref.nbytes):
+            raise ProgramError(
+                f"Stream of tensor {shown(name)} must have {ref.shape[0]} rows in {ref.nbytes} bytes, "
+                f"not {found.rows} in {found.consumed}"
+            )
+        return found
+
+
+def _stand_in(ref: TensorRef) -> Tensor:
+    """A tensor of one element, repeated without being copied."""
+    if ref.kind not in STREAMS:
+        fmt = FloatFormat(ref.kind)
+        return FloatTensor(fmt, np.broadcast_to(np.zeros((), fmt.dtype), ref.shape))
+    rows, columns = ref.shape
+    if ref.kind == BIAS:
+        return FloatTensor(FloatFormat.F32, np.broadcast_to(np.zeros((), np.float32), (rows,)))
+    wide, one = (rows, -(-columns // BLOCK) * BLOCK), (rows, 1)
+    return QuantTensor(
+        columns=columns,
+        bits=8,
+        group=wide[1],
+        codes=np.broadcast_to(np.int16(0), wide),
+        mask=np.broadcast_to(np.bool_(True), wide),
+        kept=np.broadcast_to(np.uint8(BLOCK), (rows,)),
+        scales=np.broadcast_to(np.uint8(1), one),
+        zeros=np.broadcast_to(np.uint8(0), one),
+        channel_scales=np.broadcast_to(np.float32(0), (rows,)),
+    )

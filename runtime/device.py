@@ -38,8 +38,8 @@ class RunStatus:
 
 
 class MemoryDevice(ABC):
-    """One accelerator core with its memory. The methods are called in this order: open, allocate and write, then run,
-    read and counters as often as wanted, close. A device that is not open raises DeviceError from every other method.
+    """One accelerator core with its memory. The methods are called in this order: open, allocate, write and load_code, then
+    run, read and counters as often as wanted, close. A device that is not open raises DeviceError from every other method.
     """
 
     @abstractmethod
@@ -85,6 +85,18 @@ class MemoryDevice(ABC):
 
         Raises:
             DeviceError: part of them lies outside the memory.
+        """
+
+    @abstractmethod
+    def load_code(self, line: int, count: int) -> None:
+        """Tell the core where its program lies (registers CODE_LINE and CODE_LENGTH); it is fetched once, then cached.
+
+        Args:
+            line: memory line of the first instruction, which :meth:`write` has filled.
+            count: instructions.
+
+        Raises:
+            ExecutionError: an instruction is illegal, or there are more than the instruction buffer holds.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.errors import DeviceError, ExecutionError, UsageError
+from catenary.isa.instructions import WORD_BYTES
 from catenary.isa.memory import row_layout
 from catenary.isa.program import Program
 from catenary.runtime.device import MemoryDevice
@@ -66,6 +67,7 @@ class ProgramEngine(Engine):
         self._device.write(memory.code.line, self._program.code)
         self._device.write(memory.tables.line, self._program.tables)
         self._device.write(memory.image.line, np.ascontiguousarray(self._program.image).reshape(-1).data)
+        self._device.load_code(memory.code.line, len(self._program.code) // WORD_BYTES)
 
     def reset(self) -> None:
         """Forget the sequence and set the counters to zero."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from catenary.isa.errors import DeviceError
-from catenary.isa.instructions import WORD_BYTES
 from catenary.isa.program import Program
 from catenary.runtime.device import MemoryDevice, RunStatus
 from catenary.runtime.devices import DeviceInfo
@@ -27,7 +26,6 @@ class IssDevice(MemoryDevice):
         self._program = program
         self._check_hazards = check_hazards
         self._machine: Machine | None = None
-        self._code_loaded = False
         self._allocated = 0
 
     @property
@@ -46,7 +44,6 @@ class IssDevice(MemoryDevice):
         program = self._program
         self._machine = Machine(program.config, program.memory.lines, self._check_hazards)
         self._machine.memory.map_regions(program.memory)
-        self._code_loaded = False
         self._allocated = 0
 
     def close(self) -> None:
@@ -67,21 +64,18 @@ class IssDevice(MemoryDevice):
     def write(self, line: int, data: bytes | bytearray | memoryview) -> None:
         """See :meth:`MemoryDevice.write`."""
         self.machine.memory.host_write(line, data)
-        code = self._program.memory.code
-        if line < code.end and code.line < line + self._program.config.lines(len(data)):
-            self._code_loaded = False
 
     def read(self, line: int, nbytes: int) -> bytes:
         """See :meth:`MemoryDevice.read`."""
         return self.machine.memory.host_read(line, nbytes)
 
+    def load_code(self, line: int, count: int) -> None:
+        """See :meth:`MemoryDevice.load_code`."""
+        self.machine.load_code(line, count)
+
     def run(self, entry_pc: int, arguments: Sequence[int], timeout_s: float) -> RunStatus:
         """See :meth:`MemoryDevice.run`. A broken rule raises, with more to say than a status register has."""
-        machine = self.machine
-        if not self._code_loaded:
-            machine.load_code(self._program.memory.code.line, len(self._program.code) // WORD_BYTES)
-            self._code_loaded = True
-        report = machine.run(entry_pc, arguments, timeout_s)
+        report = self.machine.run(entry_pc, arguments, timeout_s)
         return RunStatus(done=True, numeric=report.nan_seen, result=report.result)
 
     def counters(self) -> Counters:
