@@ -23,8 +23,8 @@ class Region(NamedTuple):
 
     def overlaps(self, other: Region) -> bool:
         """Whether the two share a word."""
-        same = self.space == other.space
-        return same and self.start < other.start + other.size and other.start < self.start + self.size
+        first, end = max(self.start, other.start), min(self.start + self.size, other.start + other.size)
+        return self.space == other.space and first < end
 
 
 @dataclass

@@ -3,7 +3,8 @@
 
 Units run in order and only tokens order them against each other. The pass finds, for each ordered pair of units, the
 fewest edges that cover every dependence (read after write, write after read, write after write), using vector clocks:
-a unit that has waited for another knows what that one knew.
+a unit that has waited for another knows what that one knew. A loop may run no times, so inside it nothing is known of
+what came before.
 
 Token counters carry no name, so the n-th wait takes the n-th release. That is right as long as the edges of a pair are
 strictly increasing at both ends, which keeping only the *latest* source guarantees, and as long as every loop body is
@@ -18,50 +19,18 @@ The result satisfies the rule that every release precedes its wait in program or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from catenary.compiler.builder import LoopOp, Op, Region
+from catenary.compiler.builder import LoopOp, Op
+from catenary.compiler.dependence import Edge, Element, Known, Pair, Touch, all_touches, boundary_of, distances
 from catenary.isa.errors import CompileError
 from catenary.isa.instructions import Nop, Unit, Units
 
-Pair = tuple[Unit, Unit]
-_SETTLED_AFTER = 8
-"""Iterations after which the edges of a loop body must repeat; two suffice in practice."""
-
-
-@dataclass
-class _Touch:
-    reads: list[Region] = field(default_factory=list)
-    writes: list[Region] = field(default_factory=list)
-
-    def conflicts(self, later: _Touch) -> bool:
-        """Whether ``later`` must not overtake this access."""
-        pairs = ((self.writes, later.reads), (self.writes, later.writes), (self.reads, later.writes))
-        return any(a.overlaps(b) for mine, others in pairs for a in mine for b in others)
-
-
-@dataclass
-class _Element:
-    """One instruction or one whole loop at the level under analysis."""
-
-    item: Op | LoopOp
-    touches: dict[Unit, _Touch]
-    inner_pairs: frozenset[Pair] = frozenset()
-    before: list[Op] = field(default_factory=list)
-    after: list[Op] = field(default_factory=list)
-
-
-@dataclass(frozen=True, order=True)
-class _Edge:
-    """``source`` of unit ``pair[0]`` before ``target`` of unit ``pair[1]``; indices count elements over iterations.
-
-    ``after`` marks a source that is a NOP behind the element (a loop) rather than the element itself.
-    """
-
-    pair: Pair
-    source: int
-    target: int
+_ITERATIONS = 8
+"""Iterations of a loop body that are looked at."""
+_STEADY = 3
+"""How many of them, the last ones, must have the same edges; most bodies repeat from the second on."""
 
 
 def assign_tokens(code: Sequence[Op | LoopOp]) -> list[Op | LoopOp]:
@@ -70,92 +39,85 @@ def assign_tokens(code: Sequence[Op | LoopOp]) -> list[Op | LoopOp]:
     Raises:
         CompileError: the edges of a loop do not settle (an internal error, never a user's).
     """
-    level, _, _ = _assign(code, looped=False)
-    return level
-
-
-def _assign(code: Sequence[Op | LoopOp], looped: bool) -> tuple[list[Op | LoopOp], frozenset[Pair], dict[Pair, int]]:
-    """Assign one level. Returns the new code, the pairs that it uses, and the credits that its loop needs."""
     elements = [_element(item) for item in code]
-    edges = _settled_edges(elements) if looped else _edges(elements, 1)
-    count = len(elements)
-    credits: dict[Pair, int] = {}
-    for edge in edges:
-        _set_bits(elements, edge, count)
-        if edge.source < count <= edge.target:
-            credits[edge.pair] = credits.get(edge.pair, 0) + 1
-    result: list[Op | LoopOp] = []
-    for element in elements:
-        result += [*element.before, element.item, *element.after]
-    pairs = frozenset(edge.pair for edge in edges).union(*(element.inner_pairs for element in elements))
-    return result, pairs, credits
+    return _with_bits(elements, _edges(elements, 1))
 
 
-def _element(item: Op | LoopOp) -> _Element:
+def _element(item: Op | LoopOp) -> Element:
+    """An element of the level above; the inside of a loop is assigned first."""
     if isinstance(item, Op):
-        touch = _Touch(list(item.reads), list(item.writes))
-        return _Element(Op(item.insn, item.reads, item.writes), {item.insn.executing_unit: touch})
-    body, pairs, credits = _assign(item.body, looped=True)
-    element = _Element(LoopOp(item.count, body), _touches(item.body), pairs)
-    for (source, target), number in sorted(credits.items()):
-        for _ in range(number):
-            element.before.append(Op(Nop(target=source, release=Units(1 << target))))
-            element.after.append(Op(Nop(target=target, wait=Units(1 << source))))
+        touch = Touch(list(item.reads), list(item.writes))
+        return Element(Op(item.insn, item.reads, item.writes), {item.insn.executing_unit: touch})
+    inner = [_element(part) for part in item.body]
+    edges = _settled_edges(inner)
+    pairs = frozenset(edge.pair for edge in edges).union(*(element.inner_pairs for element in inner))
+    boundary = boundary_of(inner, edges)
+    element = Element(LoopOp(item.count, _with_bits(inner, edges)), all_touches(inner), boundary, pairs)
+    for source, target in sorted(edge.pair for edge in edges if edge.source < len(inner)):
+        element.before.append(Op(Nop(target=source, release=Units(1 << target))))
+        element.after.append(Op(Nop(target=target, wait=Units(1 << source))))
     return element
 
 
-def _touches(code: Sequence[Op | LoopOp]) -> dict[Unit, _Touch]:
-    merged: dict[Unit, _Touch] = {}
-    for item in code:
-        if isinstance(item, Op):
-            inner = {item.insn.executing_unit: _Touch(list(item.reads), list(item.writes))}
-        else:
-            inner = _touches(item.body)
-        for unit, touch in inner.items():
-            into = merged.setdefault(unit, _Touch())
-            into.reads += touch.reads
-            into.writes += touch.writes
-    return merged
+def _with_bits(elements: Sequence[Element], edges: Sequence[Edge]) -> list[Op | LoopOp]:
+    """The code of one level with the bits and NOPs of ``edges``."""
+    for edge in edges:
+        _set_bits(elements, edge)
+    result: list[Op | LoopOp] = []
+    for element in elements:
+        result += [*_merged(element.before), element.item, *_merged(element.after)]
+    return result
 
 
-def _edges(elements: Sequence[_Element], iterations: int) -> list[_Edge]:
-    """The fewest edges that order ``iterations`` runs of ``elements`` one after the other."""
+@dataclass(frozen=True)
+class _Need:
+    """A dependence on element ``needed`` of unit ``source``, met by waiting for its element ``at``."""
+
+    source: Unit
+    needed: int
+    at: int
+
+
+def _edges(elements: Sequence[Element], iterations: int) -> list[Edge]:
+    """Edges that order ``iterations`` runs of ``elements`` one after the other; none follows from the others."""
     count = len(elements)
-    # clocks[unit][index] after the unit's work on element `index`: the latest element of every unit known finished
-    known: dict[Unit, dict[Unit, int]] = {unit: {} for unit in Unit}
-    snapshots: dict[tuple[Unit, int], dict[Unit, int]] = {}
-    edges: list[_Edge] = []
+    conflicts = [distances(elements, index) for index in range(count)]
+    # known[unit]: the latest element of every other unit that is known finished; snapshots: as it was after an element
+    known: dict[Unit, Known] = {unit: {} for unit in Unit}
+    snapshots: dict[tuple[Unit, int], Known] = {}
+    edges: list[Edge] = []
     for index in range(count * iterations):
-        element = elements[index % count]
-        for target, touch in sorted(element.touches.items()):
-            for source in Unit:
-                if source is target:
-                    continue
-                needed = _latest_conflict(elements, index, source, touch)
-                if needed is None or known[target].get(source, -1) >= needed:
-                    continue
-                at = _behind_loops(elements, needed, index, (source, target))
-                edges.append(_Edge((source, target), at, index))
-                learned = {**snapshots.get((source, at), {}), source: at}
-                for unit, position in learned.items():
+        for target, latest in conflicts[index % count].items():
+            needs: dict[_Need, Known] = {}
+            for source, back in latest.items():
+                needed = index - back
+                if needed >= 0 and known[target].get(source, -1) < needed:
+                    at = _behind_loops(elements, needed, index, (source, target))
+                    needs[_Need(source, needed, at)] = {**snapshots[source, at], source: at}
+            for need in _irredundant(needs):
+                edges.append(Edge((need.source, target), need.at, index))
+                for unit, position in needs[need].items():
                     if unit is not target:
                         known[target][unit] = max(known[target].get(unit, -1), position)
+        if (boundary := elements[index % count].boundary) is not None:
+            for source, target in boundary.settled:
+                known[target][source] = max(known[target].get(source, -1), index)
         for unit in Unit:
             snapshots[unit, index] = dict(known[unit])
     return edges
 
 
-def _latest_conflict(elements: Sequence[_Element], index: int, source: Unit, touch: _Touch) -> int | None:
-    """Latest element before ``index`` whose work on ``source`` conflicts with ``touch``, at most one iteration back."""
-    count = len(elements)
-    for earlier in range(index - 1, max(-1, index - count - 1), -1):
-        access = elements[earlier % count].touches.get(source)
-        if access is not None and access.conflicts(touch):
-            return earlier
-    return None
+def _irredundant(needs: Mapping[_Need, Known]) -> list[_Need]:
+    """A smallest choice of ``needs``: what is learned by waiting for them meets the others too."""
+    chosen = list(needs)
+    for need in sorted(needs, key=lambda n: n.at):
+        rest = [other for other in chosen if other is not need]
+        if all(any(needs[other].get(n.source, -1) >= n.needed for other in rest) for n in needs):
+            chosen = rest
+    return chosen
 
 
-def _behind_loops(elements: Sequence[_Element], source: int, target: int, pair: Pair) -> int:
+def _behind_loops(elements: Sequence[Element], source: int, target: int, pair: Pair) -> int:
     """Move a release behind the last loop before ``target`` that uses ``pair`` inside."""
     for between in range(target - 1, source, -1):
         if pair in elements[between % len(elements)].inner_pairs:
@@ -163,23 +125,29 @@ def _behind_loops(elements: Sequence[_Element], source: int, target: int, pair: 
     return source
 
 
-def _settled_edges(elements: Sequence[_Element]) -> list[_Edge]:
-    """Edges into one steady-state iteration, with indices moved so that this iteration is the second."""
-    count = len(elements)
-    edges = _edges(elements, _SETTLED_AFTER)
+def _settled_edges(elements: Sequence[Element]) -> list[Edge]:
+    """Edges into one steady-state iteration, with indices moved so that this iteration is the second.
 
-    def into(iteration: int) -> list[_Edge]:
+    They serve every iteration. What the pass relies on at some element lies at most one iteration back, and so do the
+    releases through which it is known; the first iterations may need other edges only because, in the analysis, those
+    before them had not yet the steady ones.
+    """
+    count = len(elements)
+    edges = _edges(elements, _ITERATIONS)
+
+    def into(iteration: int) -> list[Edge]:
         shift = (iteration - 1) * count
         first, last = iteration * count, (iteration + 1) * count
         return [replace(e, source=e.source - shift, target=e.target - shift) for e in edges if first <= e.target < last]
 
-    steady = into(_SETTLED_AFTER - 1)
-    if any(sorted(into(iteration)) != sorted(steady) for iteration in range(1, _SETTLED_AFTER)):
-        raise CompileError("Token edges of a loop must repeat from its second iteration on, not change")
+    steady = into(_ITERATIONS - 1)
+    if any(sorted(into(_ITERATIONS - back)) != sorted(steady) for back in range(2, _STEADY + 1)):
+        raise CompileError("Token edges of a loop must settle, not change from iteration to iteration")
     return steady
 
 
-def _set_bits(elements: Sequence[_Element], edge: _Edge, count: int) -> None:
+def _set_bits(elements: Sequence[Element], edge: Edge) -> None:
+    count = len(elements)
     source, target = edge.pair
     giver, taker = elements[edge.source % count], elements[edge.target % count]
     release, wait = Units(1 << target), Units(1 << source)
@@ -191,3 +159,22 @@ def _set_bits(elements: Sequence[_Element], edge: _Edge, count: int) -> None:
         taker.item.insn = replace(taker.item.insn, wait=taker.item.insn.wait | wait)
     else:
         taker.before.append(Op(Nop(target=target, wait=wait)))
+
+
+def _merged(nops: Sequence[Op]) -> list[Op]:
+    """The NOPs at one place with as few as possible: one unit's share one unless it would wait or release twice.
+
+    Waits come before releases in an instruction, so a wait never joins a release in front of it.
+    """
+    merged: list[Nop] = []
+    for op in nops:
+        assert isinstance(op.insn, Nop)
+        nop = op.insn
+        for index, other in enumerate(merged):
+            apart = not (other.wait & nop.wait or other.release & nop.release)
+            if other.target is nop.target and apart and not (nop.wait and other.release):
+                merged[index] = replace(other, wait=other.wait | nop.wait, release=other.release | nop.release)
+                break
+        else:
+            merged.append(nop)
+    return [Op(nop) for nop in merged]

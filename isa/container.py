@@ -153,10 +153,10 @@ def _header_text(index: bytes) -> str:
         values = json.loads(index.decode())
     except (ValueError, RecursionError) as error:
         raise ProgramError(f"Index must be that of a safetensors container: {error}") from None
-    metadata = values.get("__metadata__") if type(values) is dict else None
-    text = metadata.get(_HEADER) if type(metadata) is dict else None
-    if type(text) is not str:
+    metadata = values.get("__metadata__") if isinstance(values, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(_HEADER), str):
         raise ProgramError("Metadata must hold a Catenary header, not none")
+    text: str = metadata[_HEADER]
     try:
         digest = hashlib.sha256(text.encode()).hexdigest()
     except UnicodeEncodeError as error:

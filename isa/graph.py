@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Literal
 
+import numpy as np
+
 from catenary.isa.errors import GraphError
 from catenary.isa.tensors import FloatTensor, QuantTensor
 
@@ -130,6 +132,7 @@ class Combine:
 
 Node = Embed | Norm | Quantize | Linear | Attention | Apply | Combine
 NODE_TYPES: tuple[type[Node], ...] = (Embed, Norm, Quantize, Linear, Attention, Apply, Combine)
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _VALUE_FIELDS = ("x", "q", "k", "v", "a", "b")
 _TENSOR_FIELDS = ("table", "weight", "bias", "rope")
 
@@ -213,6 +216,8 @@ def verify(graph: Graph, form: Literal["float", "quantised"]) -> dict[str, dict[
     flowing: ValueType | None = None
     if not graph.stages:
         raise GraphError("Graph must have at least one stage, not 0")
+    if graph.max_context < 1:
+        raise GraphError(f"max_context must be at least 1, not {graph.max_context}")
     for index, stage in enumerate(graph.stages):
         if stage.repeat < 1:
             raise GraphError(f"Stage {stage.name!r} must repeat at least once, not {stage.repeat}")
@@ -243,6 +248,10 @@ def _node_type(
     graph: Graph, stage: Stage, node: Node, values: Mapping[str, ValueType], form: Literal["float", "quantised"]
 ) -> ValueType:
     where = f"{stage.name}.{node.out}"
+    for field in fields(node):
+        number = getattr(node, field.name)
+        if isinstance(number, float) and not abs(number) <= LARGEST_FLOAT:
+            raise GraphError(f"{field.name} of {where} must be a finite FP32 number, not {number}")
 
     def value(name: str, kind: Literal["f32", "q8"] = "f32") -> int:
         if name not in values:
@@ -295,6 +304,9 @@ def _node_type(
             vector(node.bias, shape[0])
             return ValueType("f32", shape[0])
         case Attention():
+            for part in ("heads", "kv_heads", "head_dim"):
+                if getattr(node, part) < 1:
+                    raise GraphError(f"{part} of {where} must be at least 1, not {getattr(node, part)}")
             if node.heads % node.kv_heads:
                 raise GraphError(f"Heads of {where} must be a multiple of kv_heads {node.kv_heads}, not {node.heads}")
             for name, heads in ((node.q, node.heads), (node.k, node.kv_heads), (node.v, node.kv_heads)):

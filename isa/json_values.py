@@ -21,9 +21,14 @@ LARGEST_INTEGER = 1 << 53
 """Integers are below this, so that every JSON library can hold them."""
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlong = 24
+
+
 def shown(value: object) -> str:
     """``value`` for a message, shortened: whoever damages a file must not choose how long the message gets."""
-    return reprlib.repr(value)
+    return _SHORT.repr(value)
 
 
 def dump(value: Any, what: str) -> bytes:  # noqa: ANN401 - JSON is dynamically typed

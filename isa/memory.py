@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.errors import ProgramError
+from catenary.isa.json_values import checked
 
 
 class Range(NamedTuple):
@@ -113,3 +116,44 @@ class MemoryMap:
     def lines(self) -> int:
         """Lines in all."""
         return max(region.end for region in self.regions().values())
+
+    def to_json(self) -> dict[str, list[int]]:
+        """First line and number of lines of every region."""
+        return {name: list(region) for name, region in self.regions().items()}
+
+    @classmethod
+    def from_json(cls, data: Any) -> MemoryMap:  # noqa: ANN401 - JSON is dynamically typed
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            ProgramError: a region is missing or unknown, or is not two integers.
+        """
+        regions = checked(data, "memory", {f.name: list[int] for f in fields(cls)})
+        for name, region in regions.items():
+            if len(region) != 2:
+                raise ProgramError(f"memory.{name} must be a line and a number of lines, not {len(region)} integers")
+        return cls(**{name: Range(*region) for name, region in regions.items()})
+
+    def check(self, config: AcceleratorConfig, contents: Mapping[str, int]) -> None:
+        """Verify that regions follow one another within memory.
+
+        Args:
+            config: whose memory it is.
+            contents: bytes of each region that has contents, which it must fit exactly.
+
+        Raises:
+            ProgramError: names the region.
+        """
+        end = 0
+        for name, region in self.regions().items():
+            if region.line < end or region.lines < 0:
+                raise ProgramError(
+                    f"Region {name} must start at line {end} or later and have at least 0 lines, not {tuple(region)}"
+                )
+            end = region.end
+        if end > config.memory_lines:
+            raise ProgramError(f"Memory must be at most {config.memory_lines} lines, not {end}")
+        for name, nbytes in contents.items():
+            needed, lines = config.lines(nbytes), self.regions()[name].lines
+            if needed != lines:
+                raise ProgramError(f"Region {name} must have the {needed} lines of its contents, not {lines}")

@@ -1,43 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program file (``.cat``): one safetensors container with everything that a device and a simulator need.
 
-Four byte tensors: ``code`` (instruction words), ``tables`` (descriptor rows), ``image`` [lines, line_bytes] (constants
-and weight streams as the memory ports see them; memory-mapped on load) and ``documents`` (JSON: the graph without its
-tensors, where each tensor lies in the image, the tokenizer). The container's metadata hold a JSON header and the
-header's SHA-256; the header holds versions, the accelerator configuration, the memory map, entry points, provenance and
-the SHA-256 of every tensor. Loading verifies all of it and executes nothing.
+Byte tensors: ``image`` [lines * line_bytes] (constants and weight streams as the memory ports see them; memory-mapped
+on load), ``code`` (instruction words), ``tables`` (descriptor words), ``documents`` (JSON: the graph without its
+tensors, and where each tensor lies in the image) and, if there is one, ``tokenizer``. The header holds versions, the
+accelerator configuration, the memory map, entry points and provenance. :mod:`catenary.isa.container` says how checksums
+cover each byte, :mod:`catenary.isa.program_check` what else a loader verifies. Loading executes nothing from a file.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.container import INDEX_LIMIT, map_file, read_container, write_container
 from catenary.isa.errors import CatenaryError, ProgramError
 from catenary.isa.graph import Graph
 from catenary.isa.graph_json import from_json, to_json
-from catenary.isa.instructions import ISA_VERSION, WORD_BYTES
-from catenary.isa.memory import MemoryMap, Range
+from catenary.isa.instructions import ISA_VERSION
+from catenary.isa.json_values import checked, dump, parse, shown
+from catenary.isa.memory import MemoryMap
+from catenary.isa.program_check import check_program
 from catenary.isa.tensor_store import TensorRef, TensorStore
 
 FORMAT_VERSION = 1
 ENTRIES = ("prefill", "decode")
-_TENSORS = ("code", "tables", "image", "documents")
-_HEADER_LIMIT = 1 << 20
+DOCUMENTS_LIMIT = INDEX_LIMIT
+"""Bytes of the longest ``documents``: far more than any graph takes, and few enough to parse without care."""
+
+_SECTIONS = ("image", "code", "tables", "documents")
+_TOKENIZER = "tokenizer"
+_HEADER = {
+    "format_version": int,
+    "isa_version": int,
+    "config": dict,
+    "config_hash": str,
+    "entries": dict[str, int],
+    "memory": dict,
+    "counts": dict,
+    "tokenizer_config": dict,
+    "provenance": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -125,156 +135,110 @@ class Program:
         kv = self.counts.kv_bytes_per_token * context
         return self.counts.weight_bytes + self.counts.constant_bytes + len(self.tables) + kv
 
-    def save(self, path: str | Path) -> None:
-        """Write the file; it appears under its name only when complete.
+    def check(self) -> None:
+        """Verify that all parts agree with one another; see :mod:`catenary.isa.program_check`.
 
         Raises:
-            ProgramError: the folder is not writable or the disk is full; nothing is left behind.
+            CatenaryError: names what breaks a rule.
         """
-        path = Path(path)
-        documents = {
-            "graph": dict(self.structure),
-            "tensors": {name: ref.to_json() for name, ref in self.tensor_refs.items()},
-            "tokenizer": self.tokenizer_json,
-        }
-        tensors = {
+        check_program(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; it appears under its name only when complete, and equal programs give equal bytes.
+
+        Raises:
+            ProgramError: the folder is not writable, the disk is full, or the program holds what a file cannot; nothing
+                is left behind.
+        """
+        refs = {name: ref.to_json() for name, ref in self.tensor_refs.items()}
+        documents = dump({"graph": dict(self.structure), "tensors": refs}, "Graph of the program")
+        if len(documents) > DOCUMENTS_LIMIT:
+            raise ProgramError(f"Graph of the program must have at most {DOCUMENTS_LIMIT} bytes, not {len(documents)}")
+        sections = {
+            "image": np.ascontiguousarray(self.image).reshape(-1),
             "code": np.frombuffer(self.code, np.uint8),
             "tables": np.frombuffer(self.tables, np.uint8),
-            "image": np.ascontiguousarray(self.image),
-            "documents": np.frombuffer(json.dumps(documents).encode(), np.uint8),
+            "documents": np.frombuffer(documents, np.uint8),
         }
+        if self.tokenizer_json is not None:
+            sections[_TOKENIZER] = np.frombuffer(_encoded(self.tokenizer_json), np.uint8)
         header = {
             "format_version": FORMAT_VERSION,
             "isa_version": ISA_VERSION,
             "config": self.config.to_dict(),
             "config_hash": self.config.hash,
             "entries": dict(self.entries),
-            "memory": {name: list(region) for name, region in self.memory.regions().items()},
-            "counts": {f.name: getattr(self.counts, f.name) for f in fields(Counts)},
+            "memory": self.memory.to_json(),
+            "counts": asdict(self.counts),
             "tokenizer_config": dict(self.tokenizer_config),
             "provenance": dict(self.provenance),
-            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in tensors.items()},
         }
-        text = json.dumps(header, sort_keys=True)
-        metadata = {"catenary": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-        temporary = None
-        try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            os.close(handle)
-            save_file(tensors, temporary, metadata)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ProgramError(f"Program file must be writable, not {str(path)!r}: {reason}") from None
-        finally:
-            if temporary is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
+        write_container(Path(path), header, sections)
 
     @classmethod
     def load(cls, path: str | Path) -> Program:
-        """Read and verify a file; the image stays memory-mapped.
+        """Read and verify a file.
+
+        The image stays memory-mapped, so the file may be replaced by another, but must not be changed in place while
+        the program is in use. Contents of weight streams are verified when they are first decoded.
 
         Raises:
             ProgramError: missing, damaged, of another format or ISA version, or inconsistent; the message says which.
         """
-        path = Path(path)
+        data = map_file(Path(path))
         try:
-            return _load(path)
-        except FileNotFoundError:
-            raise ProgramError(f"Program file must exist, not {str(path)!r}") from None
-        except (OSError, SafetensorError) as error:
-            raise ProgramError(f"Program file {str(path)!r} must be a readable container: {error}") from None
+            program = _from_sections(*read_container(data, _VERSIONS))
+            program.check()
         except CatenaryError as error:
             raise ProgramError(f"Program file {str(path)!r}: {error}") from None
+        return program
 
 
-def _load(path: Path) -> Program:
-    tensors, metadata = _container(path)
-    header = _header(metadata)
-    for name in _TENSORS:
-        digest = hashlib.sha256(tensors[name]).hexdigest()
-        if digest != header["sha256"].get(name):
-            raise ProgramError(f"Checksum of {name} must match the header, not {digest[:16]}...")
-    config = AcceleratorConfig.from_dict(header["config"])
-    if config.hash != header["config_hash"]:
-        raise ProgramError(f"Configuration hash must be {config.hash}, not {header['config_hash']!r}")
-    image = tensors["image"]
-    if image.ndim != 2 or image.shape[1] != config.line_bytes:
-        raise ProgramError(f"Image must have lines of {config.line_bytes} bytes, not shape {image.shape}")
-    memory = _memory(header["memory"], config)
-    code, tables = tensors["code"].tobytes(), tensors["tables"].tobytes()
-    for name, size in (("code", len(code)), ("tables", len(tables)), ("image", image.size)):
-        region = getattr(memory, name)
-        if config.lines(size) != region.lines:
-            raise ProgramError(f"Region {name} must have {config.lines(size)} lines, not {region.lines}")
-    entries = header["entries"]
-    if set(entries) != set(ENTRIES) or any(not 0 <= e < len(code) // WORD_BYTES for e in entries.values()):
-        raise ProgramError(f"Entries must be {ENTRIES} inside the code, not {entries!r}")
-    documents = json.loads(tensors["documents"].tobytes())
-    refs = {name: TensorRef.from_json(name, ref) for name, ref in documents["tensors"].items()}
+_VERSIONS = {"format_version": FORMAT_VERSION, "isa_version": ISA_VERSION}
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ProgramError(f"Tokenizer must be valid Unicode, not with the fault: {error}") from None
+
+
+def _from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[np.uint8]]) -> Program:
+    """The program of an undamaged container; every value has the right type, but nothing else is known of it."""
+    if set(sections) not in ({*_SECTIONS}, {*_SECTIONS, _TOKENIZER}):
+        raise ProgramError(f"Sections must be {_SECTIONS} and perhaps {_TOKENIZER}, not {shown(sorted(sections))}")
+    values = checked(header, "header", _HEADER)
+    config = AcceleratorConfig.from_dict(values["config"])
+    if config.hash != values["config_hash"]:
+        raise ProgramError(f"Configuration hash must be {config.hash}, not {shown(values['config_hash'])}")
+    image = sections["image"]
+    if not image.size or image.size % config.line_bytes:
+        raise ProgramError(f"Image must have lines of {config.line_bytes} bytes, not {image.size} bytes")
+    if sections["documents"].size > DOCUMENTS_LIMIT:
+        raise ProgramError(f"Documents must have at most {DOCUMENTS_LIMIT} bytes, not {sections['documents'].size}")
+    documents = parse(sections["documents"].tobytes(), "Documents")
+    kinds = {"graph": dict, "tensors": dict}
+    documents = checked(documents, "Documents", kinds)
+    tokenizer = sections.get(_TOKENIZER)
+    try:
+        text = None if tokenizer is None else tokenizer.tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise ProgramError(f"Tokenizer must be UTF-8, not with the fault: {error}") from None
     return Program(
         config=config,
-        entries=entries,
-        memory=memory,
-        code=code,
-        tables=tables,
-        image=image,
+        entries=checked(values["entries"], "entries", dict.fromkeys(ENTRIES, int)),
+        memory=MemoryMap.from_json(values["memory"]),
+        code=sections["code"].tobytes(),
+        tables=sections["tables"].tobytes(),
+        image=image.reshape(-1, config.line_bytes),
         structure=documents["graph"],
-        tensor_refs=refs,
-        counts=Counts(**header["counts"]),
-        tokenizer_json=documents["tokenizer"],
-        tokenizer_config=header["tokenizer_config"],
-        provenance=header["provenance"],
+        tensor_refs={name: TensorRef.from_json(name, ref) for name, ref in documents["tensors"].items()},
+        counts=Counts(**checked(values["counts"], "counts", {f.name: int for f in fields(Counts)})),
+        tokenizer_json=text,
+        tokenizer_config=values["tokenizer_config"],
+        provenance=values["provenance"],
     )
-
-
-def _container(path: Path) -> tuple[dict[str, NDArray[np.uint8]], dict[str, str]]:
-    """Tensors, mapped where they lie, and metadata. safe_open has checked the layout before anything is mapped."""
-    with safe_open(path, framework="numpy") as container:
-        metadata = container.metadata() or {}
-        names = set(container.keys())
-    if names != set(_TENSORS):
-        raise ProgramError(f"Tensors must be {sorted(_TENSORS)}, not {sorted(names)}")
-    with open(path, "rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        index = json.loads(file.read(start - 8))
-    data = np.memmap(path, np.uint8, mode="r")
-    tensors: dict[str, NDArray[np.uint8]] = {}
-    for name in _TENSORS:
-        entry = index[name]
-        first, last = entry["data_offsets"]
-        if entry["dtype"] != "U8":
-            raise ProgramError(f"Tensor {name} must be of bytes, not {entry['dtype']}")
-        tensors[name] = data[start + first : start + last].reshape(entry["shape"])
-    return tensors, metadata
-
-
-def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
-    text = metadata.get("catenary")
-    if text is None:
-        raise ProgramError("Metadata must hold a Catenary header, not none")
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if metadata.get("sha256") != digest:
-        raise ProgramError(f"Checksum of the header must be {digest[:16]}..., not {metadata.get('sha256')!r:.20}")
-    header: dict[str, Any] = json.loads(text)
-    for name, expected in (("format_version", FORMAT_VERSION), ("isa_version", ISA_VERSION)):
-        if header.get(name) != expected:
-            raise ProgramError(f"{name} must be {expected}, not {header.get(name)!r}")
-    return header
-
-
-def _memory(regions: Mapping[str, list[int]], config: AcceleratorConfig) -> MemoryMap:
-    memory = MemoryMap(**{name: Range(*region) for name, region in regions.items()})
-    end = 0
-    for name, region in memory.regions().items():
-        if region.line < end or region.lines < 0:
-            raise ProgramError(f"Region {name} must start at line {end} or later, not at {region.line}")
-        end = region.end
-    if end > config.memory_lines:
-        raise ProgramError(f"Memory must be at most {config.memory_lines} lines, not {end}")
-    return memory
 
 
 def structure_of(graph: Graph) -> dict[str, Any]:

@@ -213,6 +213,8 @@ def read_rows(data: Bytes, columns: int, rows: int, config: AcceleratorConfig) -
         ProgramError: a truncated or damaged block, or one that ends behind row ``rows``.
     """
     stream = _as_array(data)
+    if 4 * rows > len(stream):  # the channel scales alone: nothing is allocated for rows that cannot be there
+        raise ProgramError(f"Row blocks of {rows} rows must have at least {4 * rows} bytes, not {len(stream)}")
     parts: list[Decoded] = []
     weights = np.empty((rows, columns), np.int8)
     offset = row = 0

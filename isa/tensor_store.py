@@ -114,15 +114,18 @@ class TensorStore(Mapping[str, Tensor]):
         taken: dict[tuple[int, int], list[str]] = {}
         for name, ref in self._refs.items():
             taken.setdefault(self._extent(name), []).append(name)
-            if ref.kind in STREAMS and (self._outline(name).bias is None) is (ref.kind == BIAS):
-                raise ProgramError(f"Stream of tensor {shown(name)} must hold a bias, not none")
+            if ref.kind in STREAMS:
+                bias = self._outline(name).bias
+                if bias is None and ref.kind == BIAS:
+                    raise ProgramError(f"Stream of tensor {shown(name)} must hold a bias, not none")
         end, before = 0, ""
-        for extent in sorted(taken):
-            names = taken[extent]
-            kinds = sorted(self._refs[name].kind for name in names)
-            if extent[0] < end or len(names) > 1 and kinds != sorted(STREAMS):
-                raise ProgramError(f"Tensors must not overlap in the image, not {shown(names[-1])} and {shown(before or names[0])}")
-            end, before = extent[1], names[0]
+        for start, behind in sorted(taken):
+            first, *others = taken[start, behind]
+            together = sorted(self._refs[name].kind for name in (first, *others))
+            if start < end or (others and together != sorted(STREAMS)):  # a weight and its bias share their stream
+                pair = f"{shown(first)} and {shown(before if start < end else others[0])}"
+                raise ProgramError(f"Tensors {pair} must lie apart in the image, not overlap")
+            end, before = behind, first
 
     def outline(self) -> dict[str, Tensor]:
         """Stand-ins of the right types and shapes, without contents and without cost; only after :meth:`check`."""
@@ -137,8 +140,8 @@ class TensorStore(Mapping[str, Tensor]):
         if len(ref.shape) not in ((2,) if ref.kind in STREAMS else (1, 2)) or min(ref.shape) < 1:
             raise ProgramError(f"{where} must have a shape of rows and columns, not {shown(ref.shape)}")
         matrix = len(ref.shape) == 2 and ref.kind not in STREAMS
-        if min(ref.line, ref.offset) < 0 or matrix and ref.offset:
-            raise ProgramError(f"{where} must begin at a place in the image, not at line {ref.line} + {ref.offset} bytes")
+        if min(ref.line, ref.offset) < 0 or (matrix and ref.offset):
+            raise ProgramError(f"{where} must begin in the image, not at line {ref.line} and byte {ref.offset}")
         if (ref.nbytes > 0) is not (ref.kind in STREAMS) or ref.nbytes < 0:
             raise ProgramError(f"{where} must have bytes exactly if it is to a stream, not {ref.nbytes}")
         start = ref.line * self._config.line_bytes + ref.offset
@@ -147,9 +150,10 @@ class TensorStore(Mapping[str, Tensor]):
             nbytes = ref.shape[-1] * FloatFormat(ref.kind).bytes
             if matrix:
                 nbytes = row_layout(self._config, nbytes).lines(ref.shape[0]) * self._config.line_bytes
-        if start + nbytes > size:
-            raise ProgramError(f"Tensor {shown(name)} must end within the {size} bytes of the image, not at {start + nbytes}")
-        return start, start + nbytes
+        end = start + nbytes
+        if end > size:
+            raise ProgramError(f"Tensor {shown(name)} must end within the {size} bytes of the image, not at {end}")
+        return start, end
 
     def _bytes(self, name: str) -> NDArray[np.uint8]:
         start, end = self._extent(name)

@@ -18,6 +18,7 @@ from catenary.sim.arith.fp32 import (
 from catenary.sim.arith.functions import erf, exp, reciprocal, rsqrt, sigmoid, tanh
 from catenary.sim.arith.matrix import MAX_REDUCTION, PreparedWeights, ReductionTooLongError, integer_matmul
 from catenary.sim.arith.quantize import Quantized, linear_epilogue, quantize
+from catenary.sim.arith.quiet import quiet
 from catenary.sim.arith.select import argmax, top_k
 from catenary.sim.arith.vector import gelu_erf, gelu_tanh, layer_norm, relu, rms_norm, rope, silu, soft_cap
 
@@ -48,6 +49,7 @@ __all__ = [
     "minimum",
     "mul",
     "quantize",
+    "quiet",
     "reciprocal",
     "relu",
     "rms_norm",

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catenary.isa.functions import inverse_constant
-from catenary.sim.arith.fp32 import F32, add_settled, from_int, multiply_settled, read, sum_settled
-from catenary.sim.arith.functions import exp, reciprocal
-from catenary.sim.arith.quantize import ABSMAX_FLOOR
+from catenary.sim.arith.fp32 import F32, finish, from_int, multiply_settled, read, read_number, sum_settled
+from catenary.sim.arith.functions import exp_negated, reciprocal
+from catenary.sim.arith.quantize import ABSMAX_FLOOR, scale_sums
+from catenary.sim.arith.quiet import quietly
 
 WEIGHT_LIMIT: Final = 16383
 """Largest softmax weight: 14 bits."""
@@ -45,6 +46,7 @@ class SoftmaxWeights(NamedTuple):
     c2: F32
 
 
+@quietly
 def attention_scores(acc: NDArray[np.int32], key_scales: ArrayLike, query_scales: ArrayLike, scale: float) -> F32:
     """``(float(acc) * s_k) * (s_q * scale)``.
 
@@ -54,12 +56,10 @@ def attention_scores(acc: NDArray[np.int32], key_scales: ArrayLike, query_scales
         query_scales: s_q, float32 [...].
         scale: FP32(1/sqrt(head_dim)), or what the model asks for; rounded to FP32.
     """
-    with np.errstate(all="ignore"):
-        left = multiply_settled(from_int(acc), read(key_scales))
-        right = multiply_settled(read(query_scales), read(np.float32(scale)))
-        return multiply_settled(left, right[..., None])
+    return scale_sums(acc, key_scales, multiply_settled(read(query_scales), read_number(scale)))
 
 
+@quietly
 def softmax_weights(scores: ArrayLike, value_scales: ArrayLike, lengths: ArrayLike) -> SoftmaxWeights:
     """Softmax of every row over its visible positions, times V's scales, as 14-bit integers.
 
@@ -77,50 +77,62 @@ def softmax_weights(scores: ArrayLike, value_scales: ArrayLike, lengths: ArrayLi
         ValueError: a length outside 1..L.
     """
     given = np.asarray(scores, dtype=np.float32)
-    s = given.reshape((1,) * max(0, 2 - given.ndim) + given.shape)
-    scales = np.broadcast_to(np.asarray(value_scales, dtype=np.float32), s.shape)
-    visible = np.broadcast_to(np.asarray(lengths), s.shape[:-1])
+    s = given if given.ndim > 1 else given.reshape(1, -1)
+    scales = np.asarray(value_scales, dtype=np.float32)
+    visible = np.asarray(lengths)
+    if visible.shape != s.shape[:-1]:
+        visible = np.broadcast_to(visible, s.shape[:-1])
     limit = s.shape[-1]
-    if visible.size and not 1 <= visible.min() <= visible.max() <= limit:
+    longest = int(np.maximum.reduce(visible, axis=None, initial=1))
+    if not 1 <= int(np.minimum.reduce(visible, axis=None, initial=1)) <= longest <= limit:
         raise ValueError(f"Visible length must be in 1..{limit}, not {visible.min()}..{visible.max()}")
-    hi, lo = np.zeros(s.shape, np.int8), np.zeros(s.shape, np.int8)
-    c1, c2 = np.empty(s.shape[:-1], np.float32), np.empty(s.shape[:-1], np.float32)
-    step = max(1, _STEP * s.shape[0] // max(1, s.size))
-    with np.errstate(all="ignore"):
-        for first in range(0, s.shape[0] if s.size else 0, step):
+    if s.size <= _STEP:
+        p, c1, c2 = _weights(s[..., :longest], scales[..., :longest], visible)
+    else:
+        p = np.zeros(s.shape, np.int16)
+        c1, c2 = np.empty(s.shape[:-1], np.float32), np.empty(s.shape[:-1], np.float32)
+        scales = np.broadcast_to(scales, s.shape)
+        step = max(1, _STEP * s.shape[0] // s.size)
+        for first in range(0, s.shape[0], step):
             part = slice(first, first + step)
             longest = int(visible[part].max())
-            p, c1[part], c2[part] = _weights(s[part, ..., :longest], scales[part, ..., :longest], visible[part])
-            hi[part, ..., :longest] = p >> LOW_BITS
-            lo[part, ..., :longest] = p & ((1 << LOW_BITS) - 1)
+            p[part, ..., :longest], c1[part], c2[part] = _weights(
+                s[part, ..., :longest], scales[part, ..., :longest], visible[part]
+            )
+    hi, lo = np.zeros(s.shape, np.int8), np.zeros(s.shape, np.int8)
+    np.right_shift(p, LOW_BITS, out=hi[..., : p.shape[-1]], casting="unsafe")
+    np.bitwise_and(p, (1 << LOW_BITS) - 1, out=lo[..., : p.shape[-1]], casting="unsafe")
     shape = given.shape
     return SoftmaxWeights(hi.reshape(shape), lo.reshape(shape), c1.reshape(shape[:-1]), c2.reshape(shape[:-1]))
 
 
 def _weights(scores: F32, scales: F32, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int16], F32, F32]:
     """Weights p [..., L], c1 [...] and c2 [...]; L is the largest of ``lengths``."""
-    s = read(scores)
-    masked = None
-    if lengths.min() < s.shape[-1]:
-        masked = np.arange(s.shape[-1]) >= lengths[..., None]
-        s = np.where(masked, np.float32(-np.inf), s)
-    top = np.fmax.reduce(s, axis=-1, keepdims=True)
-    u = exp(add_settled(s, -top))
-    if masked is not None:
-        np.copyto(u, np.float32(-0.0), where=masked)  # missing: adding -0.0 changes no sum
-    den = sum_settled(u.reshape(-1, u.shape[-1])).reshape(lengths.shape)
-    e = multiply_settled(u, read(scales))
-    if masked is not None:
-        np.copyto(e, np.float32(0.0), where=masked)
+    s = scores.copy()
+    visible, longest = int(lengths.min()), s.shape[-1]
+    hidden = None
+    if visible < longest:
+        hidden = np.arange(visible, longest) >= lengths[..., None]
+        s[..., visible:][hidden] = -np.inf
+    # Reading and flushing would change nothing: exp is 1 for anything below 2**-26 in magnitude.
+    np.subtract(np.fmax.reduce(s, axis=-1, keepdims=True), s, out=s)
+    u = exp_negated(s)
+    if hidden is not None:
+        u[..., visible:][hidden] = -0.0  # missing: adding -0.0 changes no sum
+    den = sum_settled(u.reshape(-1, longest), nonnegative=True).reshape(lengths.shape)
+    # Here, too: what should be flushed, in e or after it, becomes p = 0 in any case.
+    e = np.multiply(u, scales, dtype=np.float32)
+    if hidden is not None:
+        e[..., visible:][hidden] = 0.0
     largest = np.asarray(np.fmax(np.fmax.reduce(e, axis=-1), ABSMAX_FLOOR))
-    factor = multiply_settled(reciprocal(largest), np.float32(WEIGHT_LIMIT))
-    p = np.asarray(e * factor[..., None])  # a product that should be flushed rounds to 0 as well
+    factor = np.asarray(reciprocal(largest) * np.float32(WEIGHT_LIMIT))  # 0, or at least 2**-126
+    p = np.multiply(e, factor[..., None], out=e)  # at most 16383 * (1 + 2**-22): no need to clamp above
     np.rint(p, out=p)
     np.fmax(p, np.float32(0.0), out=p)  # NaN becomes 0
-    np.fmin(p, np.float32(WEIGHT_LIMIT), out=p)
-    return p.astype(np.int16), multiply_settled(largest, INVERSE_WEIGHT_LIMIT), reciprocal(den)
+    return p.astype(np.int16), np.asarray(largest * INVERSE_WEIGHT_LIMIT), reciprocal(den)
 
 
+@quietly
 def merge_parts(acc_hi: NDArray[np.int32], acc_lo: NDArray[np.int32], c1: ArrayLike, c2: ArrayLike) -> F32:
     """``((float(acc_hi) * 128 + float(acc_lo)) * c1) * c2``.
 
@@ -128,8 +140,9 @@ def merge_parts(acc_hi: NDArray[np.int32], acc_lo: NDArray[np.int32], c1: ArrayL
         acc_hi, acc_lo: sums of the high and low parts of P with V's codes, [..., head_dim].
         c1, c2: float32 [...], from :func:`softmax_weights`.
     """
-    with np.errstate(all="ignore"):
-        high = multiply_settled(from_int(acc_hi), np.float32(1 << LOW_BITS))
-        merged = add_settled(high, from_int(acc_lo))
-        scaled = multiply_settled(merged, read(c1)[..., None])
-        return multiply_settled(scaled, read(c2)[..., None])
+    # As in scale_sums: whole numbers times a number that was read are never subnormal.
+    merged = from_int(acc_hi)
+    merged *= np.float32(1 << LOW_BITS)
+    merged += from_int(acc_lo)
+    scaled = np.multiply(merged, read(c1)[..., None])
+    return finish(np.multiply(scaled, read(c2)[..., None], dtype=np.float32))

@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from catenary.sim.arith.quiet import quietly
+
 F32 = NDArray[np.float32]
 Operand = F32 | np.float32
 
@@ -36,31 +38,38 @@ def read(x: ArrayLike) -> F32:
     """``x`` as an operation reads it: float32, subnormals replaced by zeros; ``x`` itself where nothing changes."""
     values = np.asarray(x, dtype=np.float32)
     magnitude = np.abs(values)
-    if values.size == 0 or magnitude.min() >= TINY:
+    if values.size == 0 or np.minimum.reduce(magnitude, axis=None) >= TINY:
         return values
     small = magnitude < TINY
-    if np.count_nonzero(small) == np.count_nonzero(values == 0):
+    if np.count_nonzero(small) + np.count_nonzero(magnitude) == values.size:  # all small ones are zeros
         return values
     return np.copysign(np.where(small, np.float32(0.0), values), values)
+
+
+def read_number(x: float) -> np.float32:
+    """:func:`read` for one number, rounded to float32 first."""
+    number = np.float32(x)
+    return number if not abs(number) < TINY else np.copysign(np.float32(0.0), number)
 
 
 def finish(result: F32) -> F32:
     """Flush ``result`` and make its NaN canonical, in place where it is an array; returns it."""
     values = np.asarray(result)
     magnitude = np.abs(values)
-    if values.size == 0 or magnitude.min() >= TINY:  # a NaN makes the minimum NaN and the comparison false
+    # A NaN makes the minimum NaN and the comparison false.
+    if values.size == 0 or np.minimum.reduce(magnitude, axis=None) >= TINY:
         return values
     normal = magnitude >= TINY
-    if np.count_nonzero(normal) != np.count_nonzero(values != 0):  # true nonzeros are subnormals and NaN, besides
+    if np.count_nonzero(normal) != np.count_nonzero(magnitude):  # subnormals and NaN are nonzero, but not normal
         np.multiply(values, normal, out=values)  # times 1 or 0: the sign stays, and so does NaN
         np.copyto(values, NAN, where=np.isnan(values))
     return values
 
 
+@quietly
 def flush(x: ArrayLike) -> F32:
     """A copy of ``x`` with subnormals replaced by zeros of their sign and every NaN by :data:`NAN`."""
-    with np.errstate(all="ignore"):
-        return finish(np.array(x, dtype=np.float32))
+    return finish(np.array(x, dtype=np.float32))
 
 
 def add_settled(a: Operand, b: Operand) -> F32:
@@ -73,22 +82,22 @@ def multiply_settled(a: Operand, b: Operand) -> F32:
     return finish(np.multiply(a, b, dtype=np.float32))
 
 
+@quietly
 def add(a: ArrayLike, b: ArrayLike) -> F32:
     """``a + b``."""
-    with np.errstate(all="ignore"):
-        return add_settled(read(a), read(b))
+    return add_settled(read(a), read(b))
 
 
+@quietly
 def sub(a: ArrayLike, b: ArrayLike) -> F32:
     """``a - b``, which is ``a + (-b)``."""
-    with np.errstate(all="ignore"):
-        return finish(np.subtract(read(a), read(b), dtype=np.float32))
+    return finish(np.subtract(read(a), read(b), dtype=np.float32))
 
 
+@quietly
 def mul(a: ArrayLike, b: ArrayLike) -> F32:
     """``a * b``."""
-    with np.errstate(all="ignore"):
-        return multiply_settled(read(a), read(b))
+    return multiply_settled(read(a), read(b))
 
 
 def order_key(x: F32) -> NDArray[np.int32]:
@@ -98,19 +107,19 @@ def order_key(x: F32) -> NDArray[np.int32]:
     return np.where(np.isnan(x), np.int32(-(2**31)), key)
 
 
+@quietly
 def maximum(a: ArrayLike, b: ArrayLike) -> F32:
     """The larger operand (IEEE 754-2019 maximumNumber): -0.0 < +0.0; NaN loses; two NaN give :data:`NAN`."""
-    with np.errstate(all="ignore"):
-        left, right = np.broadcast_arrays(read(a), read(b))
-        return finish(np.where(order_key(left) >= order_key(right), left, right))
+    left, right = np.broadcast_arrays(read(a), read(b))
+    return finish(np.where(order_key(left) >= order_key(right), left, right))
 
 
+@quietly
 def minimum(a: ArrayLike, b: ArrayLike) -> F32:
     """The smaller operand (IEEE 754-2019 minimumNumber): -0.0 < +0.0; NaN loses; two NaN give :data:`NAN`."""
-    with np.errstate(all="ignore"):
-        left, right = np.broadcast_arrays(read(a), read(b))
-        take_left = (order_key(left) <= order_key(right)) & ~np.isnan(left) | np.isnan(right)
-        return finish(np.where(take_left, left, right))
+    left, right = np.broadcast_arrays(read(a), read(b))
+    take_left = (order_key(left) <= order_key(right)) & ~np.isnan(left) | np.isnan(right)
+    return finish(np.where(take_left, left, right))
 
 
 def from_int(acc: NDArray[np.integer]) -> F32:
@@ -118,6 +127,7 @@ def from_int(acc: NDArray[np.integer]) -> F32:
     return np.asarray(acc).astype(np.float32)
 
 
+@quietly
 def canonical_sum(x: ArrayLike, start: int = 0, lengths: ArrayLike | None = None) -> F32:
     """Sum over the last axis in the one order that every device uses.
 
@@ -142,26 +152,51 @@ def canonical_sum(x: ArrayLike, start: int = 0, lengths: ArrayLike | None = None
         limits = np.broadcast_to(np.asarray(lengths), batch).reshape(-1)
         if limits.size and limits.min() >= n:
             limits = None
-    with np.errstate(all="ignore"):
-        for first in range(0, rows.shape[0], _SUM_ROWS):
-            part = slice(first, first + _SUM_ROWS)
-            block = read(rows[part])
-            if limits is not None:
-                longest = max(int(limits[part].max()), 0)
-                block = block[:, :longest]
-                present = np.arange(block.shape[1]) < limits[part, None]
-                block = np.where(present, block, np.float32(-0.0))
-            total[part] = sum_settled(block, start)
+    for first in range(0, rows.shape[0], _SUM_ROWS):
+        part = slice(first, first + _SUM_ROWS)
+        block = read(rows[part])
+        if limits is not None:
+            longest = max(int(limits[part].max()), 0)
+            block = block[:, :longest]
+            present = np.arange(block.shape[1]) < limits[part, None]
+            block = np.where(present, block, np.float32(-0.0))
+        total[part] = sum_settled(block, start)
     return total.reshape(batch)
 
 
-def sum_settled(rows: F32, start: int = 0) -> F32:
-    """:func:`canonical_sum` of ``rows`` [rows, n] that :func:`read` would not change; missing elements hold -0.0."""
+def sum_settled(rows: F32, start: int = 0, nonnegative: bool = False) -> F32:
+    """:func:`canonical_sum` of ``rows`` [rows, n] that :func:`read` would not change; missing elements hold -0.0.
+
+    ``nonnegative`` promises that no element is below -0.0, which saves looking.
+    """
     # Where no partial result can be subnormal there is nothing to flush before the end.
-    safe = _no_partial_subnormal(rows)
+    safe = nonnegative or _no_partial_subnormal(rows)
+    partials = _partials(rows, start % PARTIALS, safe)
+    width = partials.shape[1]
+    while width > 1:
+        width //= 2
+        partials = partials[:, :width] + partials[:, width : 2 * width]
+        if not safe:
+            finish(partials)
+    return finish(partials[:, 0].copy())
+
+
+def _partials(rows: F32, lane: int, safe: bool) -> F32:
+    """Partial sums of ``rows`` [rows, n] whose element 0 goes to partial ``lane``: [rows, a power of two].
+
+    Partials that no element reaches are left out where the rest is a power of two: they are -0.0, which when added
+    changes nothing.
+    """
     count, n = rows.shape
+    if lane == 0 and n <= PARTIALS:
+        width = 1 << max(n - 1, 0).bit_length()
+        if n == width:
+            return rows
+        partials = np.full((count, width), -0.0, np.float32)
+        partials[:, :n] = rows
+        return partials
     partials = np.full((count, PARTIALS), -0.0, np.float32)
-    position, lane = 0, start % PARTIALS
+    position = 0
     if safe and lane == 0 and n >= 2 * PARTIALS:
         # All whole chunks in one call: along a strided axis numpy adds slice after slice, in ascending order.
         position = n - n % PARTIALS
@@ -174,20 +209,12 @@ def sum_settled(rows: F32, start: int = 0) -> F32:
         if not safe:
             finish(target)
         position, lane = position + step, 0
-    width = PARTIALS
-    while start == 0 and n <= width // 2 and width > 1:
-        width //= 2  # partials from here on are untouched: adding them, all -0.0, changes nothing
-    while width > 1:
-        width //= 2
-        partials = partials[:, :width] + partials[:, width : 2 * width]
-        if not safe:
-            finish(partials)
-    return finish(partials[:, 0].copy())
+    return partials
 
 
 def _no_partial_subnormal(rows: F32) -> bool:
     """Whether no sum of elements of ``rows``, rounded or not, can be subnormal."""
-    if rows.size == 0 or rows.min() >= 0:
+    if rows.size == 0 or np.minimum.reduce(rows, axis=None) >= 0:
         return True
     magnitude = np.abs(rows)
-    return bool(magnitude.min() >= _NO_FLUSH or ((magnitude >= _NO_FLUSH) | (rows == 0)).all())
+    return bool(np.minimum.reduce(magnitude, axis=None) >= _NO_FLUSH or ((magnitude >= _NO_FLUSH) | (rows == 0)).all())

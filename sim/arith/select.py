@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catenary.sim.arith.fp32 import F32, order_key, read
+from catenary.sim.arith.quiet import quietly
 
 
 def _rank_key(x: F32) -> NDArray[np.int32]:
@@ -14,20 +15,21 @@ def _rank_key(x: F32) -> NDArray[np.int32]:
     return order_key(x + np.float32(0.0))  # -0.0 + 0.0 is +0.0
 
 
+@quietly
 def argmax(x: ArrayLike) -> NDArray[np.int64]:
     """Index of the largest element of each row of ``x`` [..., n], as [...].
 
     Elements compare as numbers (-0.0 equals +0.0). Of equal ones the lowest index wins; NaN never wins, and a row of
     NaN alone gives 0.
     """
-    with np.errstate(all="ignore"):
-        values = read(x)
+    values = read(x)
     winner = np.asarray(values.argmax(axis=-1))
     if np.isnan(np.take_along_axis(values, winner[..., None], axis=-1)).any():  # numpy lets the first NaN win
         winner = np.asarray(_rank_key(values).argmax(axis=-1))
     return winner.astype(np.int64)
 
 
+@quietly
 def top_k(x: ArrayLike, k: int) -> tuple[F32, NDArray[np.int64]]:
     """The ``k`` largest elements of each row of ``x`` [..., n] in descending order: values and indices, [..., k].
 
@@ -36,8 +38,7 @@ def top_k(x: ArrayLike, k: int) -> tuple[F32, NDArray[np.int64]]:
     Raises:
         ValueError: k outside 1..n.
     """
-    with np.errstate(all="ignore"):
-        values = read(x)
+    values = read(x)
     n = values.shape[-1]
     if not 1 <= k <= n:
         raise ValueError(f"k must be in 1..{n}, not {k}")

@@ -14,24 +14,43 @@ from catenary.isa.errors import ExecutionError
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
+Access = tuple[int, int, int, int]
+"""Start, stride, rows and words, all in words but ``rows``."""
+
+_MOST_VIEWS = 1 << 14
+"""Accesses that a buffer remembers."""
+
+
 class RowBuffer(Generic[Scalar]):
     """A buffer of words, accessed as rows: ``rows`` rows of ``words`` words, ``stride`` words from row to row.
 
-    Attributes:
+    A word, once written, stays written until :meth:`clear`. So an access that was in order once needs no second look,
+    and is answered with the view that it got then.
+
+    Args:
         name: for messages.
+        data: [words * cells].
+        cells: elements of a word.
+
+    Attributes:
         size: words.
-        data: [size, ...] the words; a word may itself be a vector.
     """
 
-    def __init__(self, name: str, data: NDArray[Scalar]) -> None:
+    def __init__(self, name: str, data: NDArray[Scalar], cells: int = 1) -> None:
         self.name = name
-        self.size = data.shape[0]
+        self.size = data.shape[0] // cells
         self.data = data
+        self._cells = cells
         self._written = np.zeros(self.size, np.bool_)
+        self._views: dict[Access, NDArray[Scalar]] = {}
+        self._readable: dict[Access, NDArray[Scalar]] = {}
+        self._writable: dict[Access, NDArray[Scalar]] = {}
 
     def clear(self) -> None:
         """Forget what was written: a program must not count on what an earlier run left."""
         self._written[:] = False
+        self._readable.clear()
+        self._writable.clear()
 
     def check(self, start: int, stride: int, rows: int, words: int) -> None:
         """Check that an access stays inside.
@@ -44,37 +63,72 @@ class RowBuffer(Generic[Scalar]):
             raise ExecutionError(f"Access to buffer {self.name} must end at word {self.size} at most, not {end}")
 
     def read(self, start: int, stride: int, rows: int, words: int) -> NDArray[Scalar]:
-        """View [rows, words, ...]; do not write to it.
+        """View [rows, words * cells]; do not write to it.
 
         Raises:
             ExecutionError: outside the buffer, or a word that was never written.
         """
-        self.check(start, stride, rows, words)
-        written = _rows(self._written, start, stride, rows, words)
-        if not written.all():
-            row, word = np.argwhere(~written)[0]
-            where = start + int(row) * stride + int(word)
-            raise ExecutionError(f"Word {where} of buffer {self.name} must be written before it is read")
-        return _rows(self.data, start, stride, rows, words)
+        access = (start, stride, rows, words)
+        view = self._readable.get(access)
+        if view is None:
+            view = self._view(access)
+            written = _rows(self._written, start, stride, rows, words)
+            if np.count_nonzero(written) != written.size:
+                row, word = np.argwhere(~written)[0]
+                where = start + int(row) * stride + int(word)
+                raise ExecutionError(f"Word {where} of buffer {self.name} must be written before it is read")
+            _remember(self._readable, access, view)
+        return view
+
+    def read_word(self, index: int) -> Scalar:
+        """One word of a buffer whose words are one element each.
+
+        Raises:
+            ExecutionError: as :meth:`read`.
+        """
+        if index < self.size and self._written[index]:
+            word: Scalar = self.data[index]
+            return word
+        return self.read(index, 1, 1, 1)[0, 0]
 
     def write(self, start: int, stride: int, rows: int, words: int) -> NDArray[Scalar]:
-        """View [rows, words, ...] to assign to; the words count as written.
+        """View [rows, words * cells] to assign to; the words count as written.
 
         Raises:
             ExecutionError: outside the buffer.
         """
-        self.check(start, stride, rows, words)
-        _rows(self._written, start, stride, rows, words)[...] = True
-        return _rows(self.data, start, stride, rows, words)
+        access = (start, stride, rows, words)
+        view = self._writable.get(access)
+        if view is None:
+            view = self._view(access)
+            _rows(self._written, start, stride, rows, words)[...] = True
+            _remember(self._writable, access, view)
+            _remember(self._readable, access, view)
+        return view
+
+    def _view(self, access: Access) -> NDArray[Scalar]:
+        view = self._views.get(access)
+        if view is None:
+            start, stride, rows, words = access
+            self.check(start, stride, rows, words)
+            view = _rows(self.data, start * self._cells, stride * self._cells, rows, words * self._cells)
+            _remember(self._views, access, view)
+        return view
+
+
+def _remember(views: dict[Access, NDArray[Scalar]], access: Access, view: NDArray[Scalar]) -> None:
+    if len(views) >= _MOST_VIEWS:
+        views.clear()
+    views[access] = view
 
 
 def _rows(data: NDArray[Scalar], start: int, stride: int, rows: int, words: int) -> NDArray[Scalar]:
     if rows == 1:
         return data[start : start + words][None]
     if stride == words:
-        return data[start : start + rows * words].reshape(rows, words, *data.shape[1:])
+        return data[start : start + rows * words].reshape(rows, words)
     if stride > words and start + rows * stride <= data.shape[0]:
-        return data[start : start + rows * stride].reshape(rows, stride, *data.shape[1:])[:, :words]
+        return data[start : start + rows * stride].reshape(rows, stride)[:, :words]
     # Rows that overlap (stride 0), or whose last stride would leave the buffer.
     step = data.strides[0]
-    return as_strided(data[start:], (rows, words, *data.shape[1:]), (stride * step, *data.strides))
+    return as_strided(data[start:], (rows, words), (stride * step, step))

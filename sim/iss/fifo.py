@@ -64,6 +64,7 @@ class StreamFifo:
         self._chunks: deque[_Chunk] = deque()
         self._cache: OrderedDict[tuple[int, int, int], tuple[StreamWeights, int]] = OrderedDict()
         self._cached_bytes = 0
+        self._cached = (0, 0)  # no expanded weights lie outside these bytes of memory
         self.held_lines = 0
         self.on_last_line: Callable[[LastLine, int], None] = lambda last, used: None
 
@@ -125,6 +126,8 @@ class StreamFifo:
     def forget(self, line: int, lines: int) -> None:
         """Drop expanded weights that lie in memory lines which have been written."""
         low, high = line * self._config.line_bytes, (line + lines) * self._config.line_bytes
+        if high <= self._cached[0] or self._cached[1] <= low:
+            return  # as nearly always: a store of keys, values or logits
         stale = [key for key, (known, _) in self._cache.items() if key[0] < high and low < key[0] + known.consumed]
         for key in stale:
             self._cached_bytes -= self._cache.pop(key)[1]
@@ -172,5 +175,7 @@ class StreamFifo:
             return
         self._cache[key] = entry
         self._cached_bytes += entry[1]
+        first, end = self._cached if len(self._cache) > 1 else (key[0], key[0])
+        self._cached = min(first, key[0]), max(end, key[0] + entry[0].consumed)
         while self._cached_bytes > WEIGHT_CACHE_BYTES:
             self._cached_bytes -= self._cache.popitem(last=False)[1][1]

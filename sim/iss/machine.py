@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from catenary.isa.assembler import format_instruction
 from catenary.isa.config import AcceleratorConfig
@@ -45,10 +45,11 @@ from catenary.isa.instructions import (
     decode_all,
 )
 from catenary.isa.registers import ErrorCause
+from catenary.sim import arith
 from catenary.sim.iss import units, vector
 from catenary.sim.iss.hazards import Clock
 from catenary.sim.iss.memory import Memory
-from catenary.sim.iss.units import ContextAccumulators, Storage
+from catenary.sim.iss.units import ContextAccumulators, Executor, Storage
 
 _CLOCK_STEPS = 256
 """Instructions between two looks at the clock."""
@@ -69,12 +70,8 @@ class RunReport:
     nan_seen: bool
 
 
-@dataclass
-class _Token:
-    """A token: which load gave it (a count of loads, or 0), and what its giver knew."""
-
-    load: int
-    clock: Clock | None
+_Token = tuple[int, Clock | None]
+"""A token: which load gave it (a count of loads, or 0), and what its giver knew."""
 
 
 @dataclass
@@ -84,15 +81,33 @@ class _Loop:
     left: int
 
 
-@dataclass
+@dataclass(slots=True)
 class _Decoded:
-    """An instruction prepared for execution."""
+    """An instruction prepared for execution.
+
+    Attributes:
+        insn: the instruction.
+        unit: whose queue it enters.
+        waits, releases: numbers of the token queues (:func:`_queue`) that it takes one from, or gives one to.
+        execute: what it does beside; ``None`` if nothing.
+        plain: it neither waits nor releases nor loads, and nobody looks at its accesses.
+        loop: the instruction, if it is a LOOP.
+        end: the instruction, if it is END.
+    """
 
     insn: Instruction
     unit: Unit
-    wait: tuple[Unit, ...]
-    release: tuple[Unit, ...]
-    execute: Callable[[], None] | None = field(default=None)
+    waits: tuple[int, ...]
+    releases: tuple[int, ...]
+    execute: Executor | None
+    plain: bool
+    loop: Loop | None
+    end: End | None
+
+
+def _queue(source: Unit, target: Unit) -> int:
+    """Number of the queue of tokens that ``source`` has given to ``target``."""
+    return source * len(Unit) + target
 
 
 class Machine:
@@ -112,7 +127,6 @@ class Machine:
         self.storage.fifo.on_last_line = self.storage.hazards.use_last_line
         self._context = ContextAccumulators()
         self._argmax = vector.RunningArgmax()
-        self._nan_seen = False
         self._code: list[_Decoded] = []
         self._fifo_lines = config.stream_bytes // config.line_bytes
 
@@ -135,25 +149,33 @@ class Machine:
         Raises:
             ExecutionError: a rule is broken, or ``timeout_s`` seconds have passed; the message names the instruction.
         """
+        with arith.quiet():
+            return self._run(entry, arguments, timeout_s)
+
+    def _run(self, entry: int, arguments: Sequence[int], timeout_s: float) -> RunReport:
         deadline = time.monotonic() + timeout_s
         self._reset(arguments)
         pc, executed = entry, 0
+        code, size = self._code, len(self._code)
         loops: list[_Loop] = []
         while True:
-            if not 0 <= pc < len(self._code):
-                raise _error(ErrorCause.CODE_RANGE, f"Program counter must stay in the code of {len(self._code)}", pc)
-            item = self._code[pc]
+            if not 0 <= pc < size:
+                raise _error(ErrorCause.CODE_RANGE, f"Program counter must stay in the code of {size}", pc)
+            item = code[pc]
             executed += 1
             if executed % _CLOCK_STEPS == 0 and time.monotonic() > deadline:
                 raise _error(ErrorCause.WATCHDOG, f"Run must end within {timeout_s} seconds, at instruction", pc)
             try:
-                if isinstance(item.insn, Loop):
-                    pc = self._enter(item.insn, pc, loops)
+                if item.plain and item.execute is not None:
+                    item.execute()
+                elif item.loop is not None:
+                    pc = self._enter(item.loop, pc, loops)
                     continue
-                self._step(item)
-                if isinstance(item.insn, End):
-                    self._finish(item.insn)
-                    return RunReport(self.storage.scalars.get(item.insn.result), executed, self._nan_seen)
+                else:
+                    self._step(item)
+                if item.end is not None:
+                    self._finish()
+                    return RunReport(self.storage.scalars.get(item.end.result), executed, self.storage.nan_seen)
             except ExecutionError as error:
                 raise ExecutionError(f"Instruction {pc} ({format_instruction(item.insn)}): {error}") from None
             while loops and pc == loops[-1].last:
@@ -172,8 +194,8 @@ class Machine:
         s.fifo.reset()
         s.hazards.reset()
         self._context.reset()
-        self._nan_seen = False
-        self._tokens: dict[tuple[Unit, Unit], deque[_Token]] = {(a, b): deque() for a in Unit for b in Unit if a != b}
+        s.nan_seen = False
+        self._tokens: list[deque[_Token]] = [deque() for _ in Unit for _ in Unit]
         self._loads = 0
         self._stuck: deque[int] = deque()
 
@@ -190,32 +212,38 @@ class Machine:
         return pc + 1
 
     def _step(self, item: _Decoded) -> None:
-        for source in item.wait:
-            self._take(source, item.unit)
+        for number in item.waits:
+            self._take(number, item.unit)
         if item.unit is Unit.LOAD:
-            self._queue_load(item.insn)
-        self.storage.hazards.begin(item.unit)
+            self._queue_load()
+        hazards = self.storage.hazards
+        if hazards.enabled:
+            hazards.begin(item.unit)
         if item.execute is not None:
             item.execute()
-        if item.release:
-            giver = self._loads if item.unit is Unit.LOAD else 0
-            clock = self.storage.hazards.give(item.unit)
-            for target in item.release:
-                self._tokens[item.unit, target].append(_Token(giver, clock))
+        if item.releases:
+            token = self._loads if item.unit is Unit.LOAD else 0, hazards.give(item.unit)
+            for number in item.releases:
+                self._tokens[number].append(token)
 
-    def _take(self, source: Unit, unit: Unit) -> None:
-        queue = self._tokens[source, unit]
+    def _take(self, number: int, unit: Unit) -> None:
+        queue = self._tokens[number]
         if not queue:
+            source = Unit(number // len(Unit))
             raise ExecutionError(f"Wait for {source.name} must follow a release by it: the program would deadlock")
-        token = queue.popleft()
-        self._unstick()
-        if self._stuck and token.load > self._stuck[0]:
-            raise ExecutionError(
-                f"Wait for {source.name} must not need a load behind one that a full stream FIFO holds back: deadlock"
-            )
-        self.storage.hazards.take(unit, token.clock)
+        load, clock = queue.popleft()
+        if self._stuck:
+            self._unstick()
+            if self._stuck and load > self._stuck[0]:
+                source = Unit(number // len(Unit))
+                raise ExecutionError(
+                    f"Wait for {source.name} must not need a load behind one that a full stream FIFO holds back: "
+                    "deadlock"
+                )
+        if clock is not None:
+            self.storage.hazards.take(unit, clock)
 
-    def _queue_load(self, insn: Instruction) -> None:
+    def _queue_load(self) -> None:
         """Keep track of loads that cannot start before the stream FIFO drains.
 
         A stream load that is longer than the FIFO goes on while its lines are consumed; loads behind it wait in the
@@ -237,61 +265,68 @@ class Machine:
         if self._stuck and self.storage.fifo.held_lines <= self._fifo_lines:
             self._stuck.clear()
 
-    def _finish(self, insn: End) -> None:
+    def _finish(self) -> None:
         self.storage.fifo.finish()
-        left = [f"{a.name} to {b.name}: {len(q)}" for (a, b), q in self._tokens.items() if q]
+        counts = {(a, b): len(self._tokens[_queue(a, b)]) for a in Unit for b in Unit}
+        left = [f"{a.name} to {b.name}: {count}" for (a, b), count in counts.items() if count]
         if left:
             raise ExecutionError(f"Tokens must all be taken at the end, not left ({', '.join(left)})")
 
     def _prepare(self, insn: Instruction) -> _Decoded:
-        wait = tuple(unit for unit in Unit if insn.wait & Units(1 << unit))
-        release = tuple(unit for unit in Unit if insn.release & Units(1 << unit))
-        return _Decoded(insn, insn.executing_unit, wait, release, self._executor(insn))
+        unit = insn.executing_unit
+        waits = tuple(_queue(other, unit) for other in Unit if insn.wait & Units(1 << other))
+        releases = tuple(_queue(unit, other) for other in Unit if insn.release & Units(1 << other))
+        loop = insn if isinstance(insn, Loop) else None
+        end = insn if isinstance(insn, End) else None
+        tracked = waits or releases or unit is Unit.LOAD or self.storage.hazards.enabled
+        return _Decoded(insn, unit, waits, releases, self._executor(insn), not tracked, loop, end)
 
-    def _executor(self, insn: Instruction) -> Callable[[], None] | None:
+    def _executor(self, insn: Instruction) -> Executor | None:
         s = self.storage
         match insn:
             case Load():
-                return lambda: units.load(s, insn)
+                return units.load(s, insn)
             case Store():
-                return lambda: units.store(s, insn)
+                return units.store(s, insn)
             case MatrixMatrix() | MatrixVector():
-                return lambda: units.linear(s, insn)
+                return units.linear(s, insn)
             case Score():
-                return lambda: units.score(s, insn)
+                return units.score(s, insn)
             case Context():
-                return lambda: self._context.run(s, insn)
+                return self._context.prepare(s, insn)
             case Norm():
-                return lambda: vector.norm(s, insn)
+                return vector.norm(s, insn)
             case Apply():
-                return lambda: vector.apply(s, insn)
+                return vector.apply(s, insn)
             case Combine():
-                return lambda: vector.combine(s, insn)
+                return vector.combine(s, insn)
             case Rope():
-                return lambda: vector.rope(s, insn)
+                return vector.rope(s, insn)
             case Quant():
-                return lambda: self._quant(insn)
+                return vector.quant(s, insn)
             case Softmax():
-                return lambda: vector.softmax(s, insn)
+                return vector.softmax(s, insn)
             case Argmax():
-                return lambda: self._argmax.run(s, insn)
+                return self._argmax.prepare(s, insn)
             case LoadImmediate():
-                return lambda: s.scalars.set(insn.rd, insn.imm)
+                return s.scalars.load_immediate(insn.rd, insn.imm)
             case Alu():
-                return lambda: s.scalars.alu(insn.function, insn.rd, insn.ra, insn.b)
+                return s.scalars.alu(insn)
             case LoadScalar():
-                return lambda: self._load_scalar(insn)
+                return self._load_scalar(insn)
             case Nop() | End() | Loop():
                 return None
         raise ExecutionError(f"Instruction {insn.opcode.name} must be one that the simulator executes")
 
-    def _quant(self, insn: Quant) -> None:
-        self._nan_seen |= vector.quant(self.storage, insn)
+    def _load_scalar(self, insn: LoadScalar) -> Executor:
+        s, values = self.storage, self.storage.scalars.reader(insn.address)
 
-    def _load_scalar(self, insn: LoadScalar) -> None:
-        address = self.storage.scalars.value(insn.address)
-        self.storage.hazards.read("D", address, 1, 1, 1)
-        self.storage.scalars.set(insn.rd, int(self.storage.d.read(address, 1, 1, 1)[0, 0]))
+        def run() -> None:
+            (address,) = values()
+            s.hazards.read("D", address, 1, 1, 1)
+            s.scalars.set(insn.rd, int(s.d.read_word(address)))
+
+        return run
 
 
 def _error(cause: ErrorCause, rule: str, value: int) -> ExecutionError:

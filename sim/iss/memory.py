@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -42,7 +43,9 @@ class Memory:
     def __init__(self, config: AcceleratorConfig, lines: int) -> None:
         self.line_bytes = config.line_bytes
         self.data = np.zeros((lines, config.line_bytes), np.uint8)
-        self.regions: dict[str, Range] = {}
+        self._bytes = self.data.reshape(-1)
+        self._starts: list[int] = []
+        self._regions: list[tuple[str, Range]] = []
         self.traffic = Traffic()
         self.on_write: Callable[[int, int], None] = lambda line, lines: None
 
@@ -53,7 +56,8 @@ class Memory:
 
     def map_regions(self, memory: MemoryMap) -> None:
         """Name the regions, so that traffic is counted by kind."""
-        self.regions = memory.regions()
+        self._regions = sorted(memory.regions().items(), key=lambda region: region[1])
+        self._starts = [region.line for _, region in self._regions]
 
     def host_write(self, line: int, data: bytes | bytearray | memoryview | NDArray[np.uint8]) -> None:
         """Copy bytes from the host; not counted as traffic of the ports.
@@ -106,9 +110,12 @@ class Memory:
         last, _ = layout.locate(first + rows.shape[0] - 1)
         count = line + last + layout.row_lines - low
         self._check(low, count)
-        if layout.pack:
-            per_line = 1 << layout.pack
-            skip = first & (per_line - 1)
+        per_line = 1 << layout.pack
+        skip = first & (per_line - 1)
+        if rows.shape[0] == 1 or per_line * layout.row_bytes == layout.row_lines * self.line_bytes:
+            start = low * self.line_bytes + skip * layout.row_bytes  # no gaps between rows
+            self._bytes[start : start + rows.size] = rows.reshape(-1)
+        elif layout.pack:
             flat = self.data[low : low + count, : per_line * layout.row_bytes]
             index = np.arange(skip, skip + rows.shape[0])
             flat.reshape(count, per_line, layout.row_bytes)[index >> layout.pack, index & (per_line - 1)] = rows
@@ -119,10 +126,11 @@ class Memory:
 
     def kind(self, line: int) -> str:
         """Name of the region that ``line`` lies in, ``other`` if none."""
-        for name, region in self.regions.items():
-            if region.line <= line < region.end:
-                return name
-        return "other"
+        index = bisect_right(self._starts, line) - 1
+        if index < 0:
+            return "other"
+        name, region = self._regions[index]
+        return name if line < region.line + region.lines else "other"
 
     def _check(self, line: int, count: int) -> None:
         if line + count > self.lines:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from catenary.isa.errors import ExecutionError
-from catenary.isa.fields import REGISTERS, SCALAR_BITS, Operand
-from catenary.isa.instructions import AluFunction
+from catenary.isa.fields import SCALAR_BITS, Operand
+from catenary.isa.instructions import Alu, AluFunction
 from catenary.isa.registers import ARGUMENT_REGISTERS
 
 MASK = (1 << SCALAR_BITS) - 1
@@ -25,15 +25,22 @@ _FUNCTIONS: dict[AluFunction, Callable[[int, int], int]] = {
 }
 
 
+class _Registers(dict[int, int]):
+    """Values of the registers that were set, so that finding out about the others costs nothing."""
+
+    def __missing__(self, register: int) -> int:
+        raise ExecutionError(f"Register r{register} must be set before it is read")
+
+
 class Scalars:
     """The registers; register 0 reads 0, and a register that was never set may not be read."""
 
     def __init__(self) -> None:
-        self._values: list[int | None] = [None] * REGISTERS
+        self._values = _Registers()
 
     def reset(self, arguments: Sequence[int]) -> None:
         """Set the argument registers, as a doorbell does; all others are unset."""
-        self._values = [None] * REGISTERS
+        self._values.clear()
         self._values[0] = 0
         for register in ARGUMENT_REGISTERS:
             self._values[register] = 0
@@ -46,10 +53,7 @@ class Scalars:
         Raises:
             ExecutionError: it was never set.
         """
-        value = self._values[register]
-        if value is None:
-            raise ExecutionError(f"Register r{register} must be set before it is read")
-        return value
+        return self._values[register]
 
     def set(self, register: int, value: int) -> None:
         """Set a register; writes to register 0 are refused.
@@ -63,8 +67,29 @@ class Scalars:
 
     def value(self, operand: Operand) -> int:
         """Register plus immediate, as captured at dispatch; wraps at 40 bits."""
-        return operand[1] if not operand[0] else (self.get(operand[0]) + operand[1]) & MASK
+        return self._values[operand.reg] + operand.imm & MASK
 
-    def alu(self, function: AluFunction, rd: int, ra: int, b: Operand) -> None:
-        """ALU."""
-        self.set(rd, _FUNCTIONS[function](self.get(ra), self.value(b)))
+    def reader(self, *operands: Operand) -> Callable[[], tuple[int, ...]]:
+        """What gives the values of ``operands`` whenever it is called; the same as :meth:`value` of each."""
+        values, pairs = self._values, tuple(operands)
+        if not any(operand.reg for operand in operands):
+            fixed = tuple(operand.imm & MASK for operand in operands)
+            return lambda: fixed
+        return lambda: tuple([values[reg] + imm & MASK for reg, imm in pairs])
+
+    def load_immediate(self, rd: int, imm: int) -> Callable[[], None]:
+        """What executes LI."""
+        return lambda: self.set(rd, imm)
+
+    def alu(self, insn: Alu) -> Callable[[], None]:
+        """What executes an ALU instruction."""
+        values, function = self._values, _FUNCTIONS[insn.function]
+        rd, ra, (rb, imm) = insn.rd, insn.ra, insn.b
+
+        def general() -> None:
+            self.set(rd, function(values[ra], values[rb] + imm & MASK))
+
+        def add() -> None:
+            values[rd] = values[ra] + values[rb] + imm & MASK
+
+        return add if rd and insn.function is AluFunction.ADD else general

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What load, store and matrix instructions do, by the loop nests of the instruction set."""
+"""What load, store and matrix instructions do, by the loop nests of the instruction set.
+
+Each function here prepares one instruction: it works out once what does not change from one execution to the next, and
+returns what executes it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +33,13 @@ class Storage:
 
     Attributes:
         v: vector buffer, float32 [words].
-        a: activation buffer, int8 [words, 16].
+        a: activation buffer, int8 [words * 16].
         d: descriptor buffer, uint64 [words].
         fifo: weight stream.
         memory: memory behind the ports.
         scalars: scalar registers.
         hazards: the race detector.
+        nan_seen: a NaN was quantised in this run.
     """
 
     v: RowBuffer[np.float32]
@@ -42,141 +49,206 @@ class Storage:
     memory: Memory
     scalars: Scalars
     hazards: Hazards
+    nan_seen: bool = False
 
     @classmethod
     def of(cls, config: AcceleratorConfig, memory: Memory, check_hazards: bool) -> Storage:
         """Empty storage of ``config``'s sizes."""
         v = RowBuffer("V", np.zeros(config.vector_words, np.float32))
-        a = RowBuffer("A", np.zeros((config.act_bytes // BLOCK, BLOCK), np.int8))
+        a = RowBuffer("A", np.zeros(config.act_bytes, np.int8), BLOCK)
         d = RowBuffer("D", np.zeros(config.desc_words, np.uint64))
         sizes = {"V": v.size, "A": a.size, "D": d.size, "memory": memory.lines}
         return cls(v, a, d, StreamFifo(config), memory, Scalars(), Hazards(sizes if check_hazards else {}))
 
     def read_v(self, start: int, stride: int, rows: int, words: int) -> NDArray[np.float32]:
         """Checked view of V, [rows, words]."""
-        self.hazards.read("V", start, stride, rows, words)
+        if self.hazards.enabled:
+            self.hazards.read("V", start, stride, rows, words)
         return self.v.read(start, stride, rows, words)
 
     def write_v(self, start: int, stride: int, rows: int, words: int) -> NDArray[np.float32]:
         """View of V to assign to, [rows, words]."""
-        self.hazards.write("V", start, stride, rows, words)
+        if self.hazards.enabled:
+            self.hazards.write("V", start, stride, rows, words)
         return self.v.write(start, stride, rows, words)
 
     def read_a(self, start: int, stride: int, rows: int, codes: int) -> NDArray[np.int8]:
         """Checked copy-free rows of codes from A, int8 [rows, codes]."""
         words = -(-codes // BLOCK)
-        self.hazards.read("A", start, stride, rows, words)
-        return self.a.read(start, stride, rows, words).reshape(rows, words * BLOCK)[:, :codes]
+        if self.hazards.enabled:
+            self.hazards.read("A", start, stride, rows, words)
+        return self.a.read(start, stride, rows, words)[:, :codes]
 
-    def write_a(self, start: int, stride: int, codes: NDArray[np.int8]) -> None:
-        """Write rows of codes into A; the last word of each row is filled with zeros."""
-        rows, count = codes.shape
-        words = -(-count // BLOCK)
-        self.hazards.write("A", start, stride, rows, words)
+    def write_a(self, start: int, stride: int, rows: int, codes: int) -> NDArray[np.int8]:
+        """View of A to assign rows of codes to, int8 [rows, codes]; the rest of each row's last word is zeros."""
+        words = -(-codes // BLOCK)
+        if self.hazards.enabled:
+            self.hazards.write("A", start, stride, rows, words)
         view = self.a.write(start, stride, rows, words)
-        if count != words * BLOCK:
-            view[:, -1] = 0
-            padded = np.zeros((rows, words * BLOCK), np.int8)
-            padded[:, :count] = codes
-            codes = padded
-        view[...] = codes.reshape(rows, words, BLOCK)
+        if codes == words * BLOCK:
+            return view
+        view[:, codes:] = 0
+        return view[:, :codes]
 
+
+Executor = Callable[[], None]
 
 _FLOATS = {1: FloatFormat.F32, 2: FloatFormat.F16, 3: FloatFormat.BF16}
 
 
-def load(s: Storage, insn: Load) -> None:
+def load(s: Storage, insn: Load) -> Executor:
     """LD."""
-    value = s.scalars.value
-    memory, row, rows = value(insn.memory), value(insn.row), value(insn.rows)
     if insn.buffer is Buffer.W:
+        return _load_stream(s, insn)
+    values = s.scalars.reader(insn.memory, insn.row, insn.rows, insn.elements, insn.address)
+    layout_of = _layouts(s, insn)
+    put = _put(s, insn)
+
+    def run() -> None:
+        memory, row, rows, elements, address = values()
+        if not rows or not elements:
+            return
+        layout = layout_of(elements)
+        first, count, skip = _located(layout, row, rows)
+        data = s.memory.fetch(memory + first, count, stream=False)
+        if s.hazards.enabled:
+            used = layout.last_line_bytes(skip + rows, s.memory.line_bytes)
+            s.hazards.load_lines(memory + first, count, used)
+        put(address, layout.gather(data, skip + rows)[skip:], elements)
+
+    return run
+
+
+def _load_stream(s: Storage, insn: Load) -> Executor:
+    values = s.scalars.reader(insn.memory, insn.row, insn.rows)
+
+    def run() -> None:
+        memory, row, rows = values()
         if rows:
             data = s.memory.fetch(memory + row, rows, stream=True)
             s.fifo.push(memory + row, data, s.hazards.load_lines(memory + row, rows, None))
-        return
-    elements = value(insn.elements)
-    if not rows or not elements:
-        return
-    layout = _layout(s, insn, elements)
-    lines, skip = _located(layout, row, rows)
-    data = s.memory.fetch(memory + lines[0], lines[1], stream=False)
-    s.hazards.load_lines(memory + lines[0], lines[1], layout.last_line_bytes(skip + rows, s.memory.line_bytes))
-    raw = layout.gather(data, skip + rows)[skip:]
-    address = value(insn.address)
+
+    return run
+
+
+def _put(s: Storage, insn: Load) -> Callable[[int, NDArray[np.uint8], int], None]:
+    """What writes rows from memory, uint8 [rows, bytes], into the buffer from an address on."""
+    stride = insn.stride
+
+    def put_v(address: int, raw: NDArray[np.uint8], elements: int) -> None:
+        fmt = _FLOATS[insn.format.value]
+        s.write_v(address, stride, len(raw), elements)[...] = widen(raw.view(fmt.dtype), fmt)
+
+    def put_a(address: int, raw: NDArray[np.uint8], elements: int) -> None:
+        s.write_a(address, stride, len(raw), elements)[...] = raw.view(np.int8)
+
+    def put_d(address: int, raw: NDArray[np.uint8], elements: int) -> None:
+        s.hazards.write("D", address, stride, len(raw), elements)
+        s.d.write(address, stride, len(raw), elements)[...] = raw.view(np.uint64)
+
     match insn.buffer:
         case Buffer.V:
-            fmt = _FLOATS[insn.format.value]
-            data = np.ascontiguousarray(raw).view(fmt.dtype)
-            s.write_v(address, insn.stride, rows, elements)[...] = widen(data, fmt)
+            return put_v
         case Buffer.A:
-            s.write_a(address, insn.stride, raw.view(np.int8))
+            return put_a
         case _:
-            s.hazards.write("D", address, insn.stride, rows, elements)
-            s.d.write(address, insn.stride, rows, elements)[...] = np.ascontiguousarray(raw).view(np.uint64)
+            return put_d
 
 
-def store(s: Storage, insn: Store) -> None:
+def store(s: Storage, insn: Store) -> Executor:
     """ST."""
-    value = s.scalars.value
-    rows, elements = value(insn.rows), value(insn.elements)
-    if not rows or not elements:
-        return
-    memory, row, address = value(insn.memory), value(insn.row), value(insn.address)
-    layout = _layout(s, insn, elements)
-    if insn.buffer is Buffer.V:
-        raw = np.ascontiguousarray(s.read_v(address, insn.stride, rows, elements)).view(np.uint8)
-    else:
-        raw = s.read_a(address, insn.stride, rows, elements).view(np.uint8)
-    lines, skip = _located(layout, row, rows)
-    s.memory.store(memory, layout, row, raw)
-    s.hazards.store_lines(memory + lines[0], lines[1], skip * layout.row_bytes)
+    values = s.scalars.reader(insn.memory, insn.row, insn.rows, insn.elements, insn.address)
+    layout_of = _layouts(s, insn)
+    read: Callable[[int, int, int, int], NDArray[np.float32] | NDArray[np.int8]]
+    read = s.read_v if insn.buffer is Buffer.V else s.read_a
+
+    def run() -> None:
+        memory, row, rows, elements, address = values()
+        if not rows or not elements:
+            return
+        layout = layout_of(elements)
+        s.memory.store(memory, layout, row, _bytes(read(address, insn.stride, rows, elements)))
+        if s.hazards.enabled:
+            first, count, skip = _located(layout, row, rows)
+            s.hazards.store_lines(memory + first, count, skip * layout.row_bytes)
+
+    return run
 
 
-def _layout(s: Storage, insn: Load | Store, elements: int) -> RowLayout:
-    layout = RowLayout(elements * insn.format.bytes, insn.pack, insn.row_lines)
-    room = s.memory.line_bytes if layout.pack else layout.row_lines * s.memory.line_bytes
-    if layout.row_bytes << layout.pack > room:
-        raise ExecutionError(f"Rows must fit in {room} bytes of lines, not need {layout.row_bytes << layout.pack}")
-    return layout
+def _bytes(rows: NDArray[np.float32] | NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Bytes of ``rows``; a view where they lie side by side."""
+    if rows.strides[1] != rows.itemsize:  # where rows of one element lie side by side, numpy may see a column
+        rows = rows.copy()
+    return rows.view(np.uint8)
 
 
-def _located(layout: RowLayout, row: int, rows: int) -> tuple[tuple[int, int], int]:
-    """((first line, lines), rows to skip in the first line) of ``rows`` rows from ``row`` on."""
+def _layouts(s: Storage, insn: Load | Store) -> Callable[[int], RowLayout]:
+    """What gives the layout of rows of so many elements in memory."""
+
+    @cache
+    def layout_of(elements: int) -> RowLayout:
+        layout = RowLayout(elements * insn.format.bytes, insn.pack, insn.row_lines)
+        room = s.memory.line_bytes if layout.pack else layout.row_lines * s.memory.line_bytes
+        if layout.row_bytes << layout.pack > room:
+            raise ExecutionError(f"Rows must fit in {room} bytes of lines, not need {layout.row_bytes << layout.pack}")
+        return layout
+
+    return layout_of
+
+
+def _located(layout: RowLayout, row: int, rows: int) -> tuple[int, int, int]:
+    """(first line, lines, rows to skip in the first line) of ``rows`` rows from ``row`` on."""
     first, _ = layout.locate(row)
     last, _ = layout.locate(row + rows - 1)
-    skip = row & ((1 << layout.pack) - 1)
-    return (first, last + layout.row_lines - first), skip
+    return first, last + layout.row_lines - first, row & ((1 << layout.pack) - 1)
 
 
-def linear(s: Storage, insn: MatrixMatrix | MatrixVector) -> None:
+def linear(s: Storage, insn: MatrixMatrix | MatrixVector) -> Executor:
     """MM and MV."""
-    value = s.scalars.value
-    tokens, rows = value(insn.tokens), value(insn.rows)
-    if not rows or not tokens:
-        return
-    block = s.fifo.take_weights(insn.depth, rows)
-    codes = s.read_a(value(insn.act), insn.act_stride, tokens, insn.depth)
-    scales = s.read_v(value(insn.scales), tokens, 1, tokens)[0]
-    acc = arith.integer_matmul(codes, block.weights)
-    out = s.write_v(value(insn.out), insn.out_stride, tokens, rows)
-    out[...] = arith.linear_epilogue(acc, block.row_scales, scales, block.bias)
+    values = s.scalars.reader(insn.tokens, insn.rows, insn.act, insn.scales, insn.out)
+
+    def run() -> None:
+        tokens, rows, act, scales_at, out = values()
+        if not rows or not tokens:
+            return
+        block = s.fifo.take_weights(insn.depth, rows)
+        codes = s.read_a(act, insn.act_stride, tokens, insn.depth)
+        scales = s.read_v(scales_at, tokens, 1, tokens)[0]
+        acc = arith.integer_matmul(codes, block.weights)
+        result = arith.linear_epilogue(acc, block.row_scales, scales, block.bias)
+        s.write_v(out, insn.out_stride, tokens, rows)[...] = result
+
+    return run
 
 
-def score(s: Storage, insn: Score) -> None:
-    """SCORE."""
-    value = s.scalars.value
-    tokens, rows = value(insn.tokens), value(insn.rows)
+def _rows_of(s: Storage, insn: Score | Context) -> Callable[[int], NDArray[np.int8]]:
+    """What takes so many rows of keys or values, int8 [rows, depth], from where the instruction has them."""
     if insn.source is Source.STREAM:
-        keys = s.fifo.take_rows(RowLayout(insn.depth, insn.pack, insn.row_lines), rows)
-    elif rows:
-        keys = s.read_a(value(insn.rows_at), insn.rows_stride, rows, insn.depth)
-    if not rows or not tokens:
-        return
-    codes = s.read_a(value(insn.act), insn.act_stride, tokens, insn.depth)
-    acc = arith.integer_matmul(codes, keys)
-    row_scales = s.read_v(value(insn.row_scales), rows, 1, rows)[0]
-    scales = s.read_v(value(insn.scales), tokens, 1, tokens)[0]
-    s.write_v(value(insn.out), insn.out_stride, tokens, rows)[...] = arith.linear_epilogue(acc, row_scales, scales)
+        layout = RowLayout(insn.depth, insn.pack, insn.row_lines)
+        return lambda rows: s.fifo.take_rows(layout, rows)
+    values = s.scalars.reader(insn.rows_at)
+    return lambda rows: s.read_a(values()[0], insn.rows_stride, rows, insn.depth)
+
+
+def score(s: Storage, insn: Score) -> Executor:
+    """SCORE."""
+    values = s.scalars.reader(insn.tokens, insn.rows, insn.act, insn.row_scales, insn.scales, insn.out)
+    rows_of = _rows_of(s, insn)
+
+    def run() -> None:
+        tokens, rows, act, row_scales_at, scales_at, out = values()
+        if not rows:
+            return
+        keys = rows_of(rows)
+        if not tokens:
+            return
+        codes = s.read_a(act, insn.act_stride, tokens, insn.depth)
+        acc = arith.integer_matmul(codes, keys)
+        row_scales = s.read_v(row_scales_at, rows, 1, rows)[0]
+        scales = s.read_v(scales_at, tokens, 1, tokens)[0]
+        s.write_v(out, insn.out_stride, tokens, rows)[...] = arith.linear_epilogue(acc, row_scales, scales)
+
+    return run
 
 
 class ContextAccumulators:
@@ -189,32 +261,35 @@ class ContextAccumulators:
         """Forget everything."""
         self._sums = None
 
-    def run(self, s: Storage, insn: Context) -> None:
+    def prepare(self, s: Storage, insn: Context) -> Executor:
         """CONTEXT."""
-        value = s.scalars.value
-        tokens, rows, depth = value(insn.tokens), value(insn.rows), insn.depth
-        if insn.clear:
-            self._sums = np.zeros((2 * tokens, depth), np.int32)
-        if self._sums is None or self._sums.shape != (2 * tokens, depth):
-            found = None if self._sums is None else self._sums.shape
-            raise ExecutionError(f"Accumulators must have been cleared for {(2 * tokens, depth)}, not {found}")
-        if insn.source is Source.STREAM:
-            values = s.fifo.take_rows(RowLayout(depth, insn.pack, insn.row_lines), rows)
-        elif rows:
-            values = s.read_a(value(insn.rows_at), insn.rows_stride, rows, depth)
-        if rows and tokens:
-            first = value(insn.first)
-            word = first // BLOCK
-            skip = first - word * BLOCK
-            parts = s.read_a(value(insn.act) + word, insn.act_stride, 2 * tokens, skip + rows)[:, skip:]
-            self._sums += arith.integer_matmul(parts, values.T)
-        if not insn.emit:
-            return
-        constants = s.read_v(value(insn.scales), 2, tokens, 2)
-        merged = arith.merge_parts(self._sums[0::2], self._sums[1::2], constants[:, 0], constants[:, 1])
-        self._sums = None
-        group = min(insn.group, max(tokens, 1))
-        for first in range(0, tokens, group):
-            count = min(group, tokens - first)
-            start = value(insn.out) + first // group * insn.out_stride
-            s.write_v(start, depth, count, depth)[...] = merged[first : first + count]
+        values = s.scalars.reader(insn.tokens, insn.rows, insn.first, insn.act, insn.scales, insn.out)
+        rows_of = _rows_of(s, insn)
+        depth = insn.depth
+
+        def run() -> None:
+            tokens, rows, first, act, scales_at, out = values()
+            if insn.clear:
+                self._sums = np.zeros((2 * tokens, depth), np.int32)
+            if self._sums is None or self._sums.shape != (2 * tokens, depth):
+                found = None if self._sums is None else self._sums.shape
+                raise ExecutionError(f"Accumulators must have been cleared for {(2 * tokens, depth)}, not {found}")
+            rows_read = rows_of(rows) if rows else None
+            if rows_read is not None and tokens:
+                word, skip = divmod(first, BLOCK)
+                parts = s.read_a(act + word, insn.act_stride, 2 * tokens, skip + rows)[:, skip:]
+                self._sums += arith.integer_matmul(parts, rows_read.T)
+            if insn.emit:
+                sums, self._sums = self._sums, None
+                emit(sums, tokens, scales_at, out)
+
+        def emit(sums: NDArray[np.int32], tokens: int, scales_at: int, out: int) -> None:
+            constants = s.read_v(scales_at, 2, tokens, 2)
+            merged = arith.merge_parts(sums[0::2], sums[1::2], constants[:, 0], constants[:, 1])
+            group = min(insn.group, max(tokens, 1))
+            for first in range(0, tokens, group):
+                count = min(group, tokens - first)
+                start = out + first // group * insn.out_stride
+                s.write_v(start, depth, count, depth)[...] = merged[first : first + count]
+
+        return run

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vector instructions do; the arithmetic is the definition in :mod:`catenary.sim.arith`."""
+"""What vector instructions do; the arithmetic is the definition in :mod:`catenary.sim.arith`.
+
+As in :mod:`catenary.sim.iss.units`, each function prepares an instruction and returns what executes it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from catenary.isa.instructions import (
     Softmax,
 )
 from catenary.sim import arith
-from catenary.sim.iss.units import Storage
+from catenary.sim.iss.units import Executor, Storage
 
 Floats = NDArray[np.float32]
 
@@ -40,100 +43,126 @@ _COMBINE: dict[CombineFunction, Callable[[Floats, Floats], Floats]] = {
 }
 
 
-def norm(s: Storage, insn: Norm) -> None:
+def norm(s: Storage, insn: Norm) -> Executor:
     """NORM."""
-    value = s.scalars.value
-    rows, n = value(insn.rows), insn.elements
-    if not rows:
-        return
-    x = s.read_v(value(insn.x), insn.x_stride, rows, n)
-    weight = s.read_v(value(insn.weight), n, 1, n)[0]
-    bias = s.read_v(value(insn.bias), n, 1, n)[0] if insn.has_bias else None
-    if insn.function is NormFunction.RMS:
-        result = arith.rms_norm(x, weight, insn.eps)
-        result = result if bias is None else arith.add(result, bias)
-    else:
-        result = arith.layer_norm(x, weight, bias, insn.eps)
-    s.write_v(value(insn.dst), insn.dst_stride, rows, n)[...] = result
+    values = s.scalars.reader(insn.rows, insn.x, insn.weight, insn.bias, insn.dst)
+    n = insn.elements
+
+    def run() -> None:
+        rows, x_at, weight_at, bias_at, dst = values()
+        if not rows:
+            return
+        x = s.read_v(x_at, insn.x_stride, rows, n)
+        weight = s.read_v(weight_at, n, 1, n)[0]
+        bias = s.read_v(bias_at, n, 1, n)[0] if insn.has_bias else None
+        if insn.function is NormFunction.RMS:
+            result = arith.rms_norm(x, weight, insn.eps)
+            result = result if bias is None else arith.add(result, bias)
+        else:
+            result = arith.layer_norm(x, weight, bias, insn.eps)
+        s.write_v(dst, insn.dst_stride, rows, n)[...] = result
+
+    return run
 
 
-def apply(s: Storage, insn: Apply) -> None:
+def apply(s: Storage, insn: Apply) -> Executor:
     """APPLY."""
-    value = s.scalars.value
-    rows, n = value(insn.rows), value(insn.elements)
-    if not rows or not n:
-        return
-    x = s.read_v(value(insn.x), insn.x_stride, rows, n)
-    result = _APPLY[insn.function](x, insn.parameter)
-    s.write_v(value(insn.dst), insn.dst_stride, rows, n)[...] = result
+    values = s.scalars.reader(insn.rows, insn.elements, insn.x, insn.dst)
+    function = _APPLY[insn.function]
+
+    def run() -> None:
+        rows, n, x_at, dst = values()
+        if not rows or not n:
+            return
+        result = function(s.read_v(x_at, insn.x_stride, rows, n), insn.parameter)
+        s.write_v(dst, insn.dst_stride, rows, n)[...] = result
+
+    return run
 
 
-def combine(s: Storage, insn: Combine) -> None:
+def combine(s: Storage, insn: Combine) -> Executor:
     """COMBINE."""
-    value = s.scalars.value
-    rows, n = value(insn.rows), value(insn.elements)
-    if not rows or not n:
-        return
-    a = s.read_v(value(insn.a), insn.a_stride, rows, n)
-    b = s.read_v(value(insn.b), insn.b_stride, rows, n)
-    result = _COMBINE[insn.function](a, b)
-    s.write_v(value(insn.dst), insn.dst_stride, rows, n)[...] = result
+    values = s.scalars.reader(insn.rows, insn.elements, insn.a, insn.b, insn.dst)
+    function = _COMBINE[insn.function]
+
+    def run() -> None:
+        rows, n, a_at, b_at, dst = values()
+        if not rows or not n:
+            return
+        a = s.read_v(a_at, insn.a_stride, rows, n)
+        b = s.read_v(b_at, insn.b_stride, rows, n)
+        s.write_v(dst, insn.dst_stride, rows, n)[...] = function(a, b)
+
+    return run
 
 
-def rope(s: Storage, insn: Rope) -> None:
+def rope(s: Storage, insn: Rope) -> Executor:
     """ROPE."""
-    value = s.scalars.value
-    rows, half = value(insn.rows), insn.rotary // 2
-    if not rows:
-        return
-    start, width = value(insn.x), insn.parts * insn.elements
-    x = s.read_v(start, insn.x_stride, rows, width).reshape(rows, insn.parts, insn.elements)
-    table = s.read_v(value(insn.table), insn.table_stride, rows, insn.rotary)[:, None]
-    rotated = arith.rope(x, table[..., :half], table[..., half:])
-    s.write_v(start, insn.x_stride, rows, width)[...] = rotated.reshape(rows, width)
+    values = s.scalars.reader(insn.rows, insn.x, insn.table)
+    half, width = insn.rotary // 2, insn.parts * insn.elements
+
+    def run() -> None:
+        rows, start, table_at = values()
+        if not rows:
+            return
+        x = s.read_v(start, insn.x_stride, rows, width).reshape(rows, insn.parts, insn.elements)
+        table = s.read_v(table_at, insn.table_stride, rows, insn.rotary)[:, None]
+        rotated = arith.rope(x, table[..., :half], table[..., half:])
+        s.write_v(start, insn.x_stride, rows, width)[...] = rotated.reshape(rows, width)
+
+    return run
 
 
-def quant(s: Storage, insn: Quant) -> bool:
-    """QUANT; returns whether a NaN was replaced."""
-    value = s.scalars.value
-    rows, n, parts = value(insn.rows), insn.elements, insn.parts
-    if not rows:
-        return False
-    x = s.read_v(value(insn.x), insn.x_stride, rows, parts * n).reshape(rows, parts, n)
-    result = arith.quantize(x)
-    s.write_a(value(insn.dst), insn.dst_stride, result.codes.reshape(rows * parts, n))
-    scales = arith.mul(result.scale, np.float32(insn.multiplier))
-    start = value(insn.scales)
-    if insn.scale_step == 1:
-        s.write_v(start, insn.scale_stride, rows, parts)[...] = scales
-    else:
-        for part in range(parts):
-            s.write_v(start + part * insn.scale_step, insn.scale_stride, rows, 1)[...] = scales[:, part, None]
-    return bool(result.nan.any())
+def quant(s: Storage, insn: Quant) -> Executor:
+    """QUANT."""
+    values = s.scalars.reader(insn.rows, insn.x, insn.dst, insn.scales)
+    n, parts, multiplier = insn.elements, insn.parts, np.float32(insn.multiplier)
+
+    def run() -> None:
+        rows, x_at, dst, scales_at = values()
+        if not rows:
+            return
+        x = s.read_v(x_at, insn.x_stride, rows, parts * n).reshape(rows, parts, n)
+        result = arith.quantize(x)
+        s.write_a(dst, insn.dst_stride, rows * parts, n)[...] = result.codes.reshape(rows * parts, n)
+        scales = result.scale if multiplier == 1 else arith.mul(result.scale, multiplier)
+        if insn.scale_step == 1:
+            s.write_v(scales_at, insn.scale_stride, rows, parts)[...] = scales
+        else:
+            for part in range(parts):
+                start = scales_at + part * insn.scale_step
+                s.write_v(start, insn.scale_stride, rows, 1)[...] = scales[:, part, None]
+        if np.count_nonzero(result.nan):
+            s.nan_seen = True
+
+    return run
 
 
-def softmax(s: Storage, insn: Softmax) -> None:
+def softmax(s: Storage, insn: Softmax) -> Executor:
     """SOFTMAX."""
-    value = s.scalars.value
-    rows, total = value(insn.rows), value(insn.total)
-    if not rows:
-        return
-    start = value(insn.x)
-    lengths = value(insn.length) + np.arange(rows) // insn.every
-    scores = np.zeros((rows, total), np.float32)
-    # Rows see different numbers of positions, and what lies behind them may never have been written.
-    for first in range(0, rows, insn.every):
-        last = min(rows, first + insn.every)
-        n = int(lengths[first])
-        scores[first:last, :n] = s.read_v(start + first * insn.x_stride, insn.x_stride, last - first, n)
-    s.hazards.write("V", start, insn.x_stride, rows, total)
-    scales = s.read_v(value(insn.value_scales), total, 1, total)[0]
-    result = arith.softmax_weights(scores, scales, lengths)
-    parts = np.empty((rows, 2, total), np.int8)
-    parts[:, 0], parts[:, 1] = result.hi, result.lo
-    s.write_a(value(insn.dst), insn.dst_stride, parts.reshape(2 * rows, total))
-    out = s.write_v(value(insn.scales), 2, rows, 2)
-    out[:, 0], out[:, 1] = result.c1, result.c2
+    values = s.scalars.reader(insn.rows, insn.total, insn.x, insn.length, insn.value_scales, insn.dst, insn.scales)
+    every = insn.every
+
+    def run() -> None:
+        rows, total, start, length, value_scales_at, dst, scales_at = values()
+        if not rows:
+            return
+        lengths = length + np.arange(rows) // every
+        scores = np.zeros((rows, total), np.float32)
+        # Rows see different numbers of positions, and what lies behind them may never have been written.
+        for first in range(0, rows, every):
+            last, n = min(rows, first + every), length + first // every
+            scores[first:last, :n] = s.read_v(start + first * insn.x_stride, insn.x_stride, last - first, n)
+        if s.hazards.enabled:
+            s.hazards.write("V", start, insn.x_stride, rows, total)
+        value_scales = s.read_v(value_scales_at, total, 1, total)[0]
+        result = arith.softmax_weights(scores, value_scales, lengths)
+        parts = s.write_a(dst, insn.dst_stride, 2 * rows, total)
+        parts[0::2], parts[1::2] = result.hi, result.lo
+        out = s.write_v(scales_at, 2, rows, 2)
+        out[:, 0], out[:, 1] = result.c1, result.c2
+
+    return run
 
 
 class RunningArgmax:
@@ -143,15 +172,19 @@ class RunningArgmax:
         self._best = np.float32(-np.inf)
         self._where = 0
 
-    def run(self, s: Storage, insn: Argmax) -> None:
+    def prepare(self, s: Storage, insn: Argmax) -> Executor:
         """ARGMAX."""
-        value = s.scalars.value
-        base, n = value(insn.base), value(insn.elements)
-        if insn.first:
-            self._best, self._where = np.float32(-np.inf), base
-        if n:
-            x = s.read_v(value(insn.x), n, 1, n)[0]
-            index = int(arith.argmax(x))
-            if x[index] > self._best:
-                self._best, self._where = x[index], base + index
-        s.scalars.set(insn.rd, self._where)
+        values = s.scalars.reader(insn.base, insn.elements, insn.x)
+
+        def run() -> None:
+            base, n, start = values()
+            if insn.first:
+                self._best, self._where = np.float32(-np.inf), base
+            if n:
+                x = s.read_v(start, n, 1, n)[0]
+                index = int(arith.argmax(x))
+                if x[index] > self._best:
+                    self._best, self._where = x[index], base + index
+            s.scalars.set(insn.rd, self._where)
+
+        return run
