@@ -38,10 +38,11 @@ class Op:
 
 @dataclass
 class LoopOp:
-    """A hardware loop; ``body`` runs ``count`` times."""
+    """A hardware loop; ``body`` runs ``count`` times, with ``once`` at most one time: a condition."""
 
     count: Operand
     body: list[Op | LoopOp] = field(default_factory=list)
+    once: bool = False
 
 
 class CodeBuilder:
@@ -61,9 +62,9 @@ class CodeBuilder:
         self._open[-1].append(Op(insn, tuple(reads), tuple(writes)))
 
     @contextmanager
-    def loop(self, count: Operand) -> Iterator[None]:
-        """Everything emitted inside the block becomes the body of a hardware loop."""
-        inner = LoopOp(count)
+    def loop(self, count: Operand, once: bool = False) -> Iterator[None]:
+        """Everything emitted inside the block becomes the body of a hardware loop; see :class:`LoopOp`."""
+        inner = LoopOp(count, once=once)
         self._open[-1].append(inner)
         self._open.append(inner.body)
         yield

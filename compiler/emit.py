@@ -83,8 +83,8 @@ def _wanted_rows(b: CodeBuilder, plans: Plans, head: StageSchedule, tokens: int,
         b.alu(AluFunction.MUL, offset, first, plans.buffers.carry.stride)
         b.alu(AluFunction.MIN, count, first, Operand(tokens))
         b.alu(AluFunction.LESS, first, count, Operand(tokens))
-        loop = b.loop(Operand(first))
-        with loop:
+        condition = b.loop(Operand(first), once=True)
+        with condition:
             b.alu(AluFunction.SUB, count, tokens, Operand(count))
             frame = _frame(b, plans, head, Operand(count), Operand(0, plans.memory.rows[head.stage.name].first), offset)
             _stage_body(frame, None, Operand(row))

@@ -49,10 +49,10 @@ def _element(item: Op | LoopOp) -> Element:
         touch = Touch(list(item.reads), list(item.writes))
         return Element(Op(item.insn, item.reads, item.writes), {item.insn.executing_unit: touch})
     inner = [_element(part) for part in item.body]
-    edges = _settled_edges(inner)
+    edges = _single_edges(inner) if item.once else _settled_edges(inner)
     pairs = frozenset(edge.pair for edge in edges).union(*(element.inner_pairs for element in inner))
     boundary = boundary_of(inner, edges)
-    element = Element(LoopOp(item.count, _with_bits(inner, edges)), all_touches(inner), boundary, pairs)
+    element = Element(LoopOp(item.count, _with_bits(inner, edges), item.once), all_touches(inner), boundary, pairs)
     for source, target in sorted(edge.pair for edge in edges if edge.source < len(inner)):
         element.before.append(Op(Nop(target=source, release=Units(1 << target))))
         element.after.append(Op(Nop(target=target, wait=Units(1 << source))))
@@ -123,6 +123,12 @@ def _behind_loops(elements: Sequence[Element], source: int, target: int, pair: P
         if pair in elements[between % len(elements)].inner_pairs:
             return between
     return source
+
+
+def _single_edges(elements: Sequence[Element]) -> list[Edge]:
+    """Edges of a body that runs at most once, numbered like those of :func:`_settled_edges`."""
+    count = len(elements)
+    return [replace(edge, source=edge.source + count, target=edge.target + count) for edge in _edges(elements, 1)]
 
 
 def _settled_edges(elements: Sequence[Element]) -> list[Edge]:

@@ -35,6 +35,9 @@ ENTRIES = ("prefill", "decode")
 DOCUMENTS_LIMIT = INDEX_LIMIT
 """Bytes of the longest ``documents``: far more than any graph takes, and few enough to parse without care."""
 
+MESSAGE_LIMIT = 1000
+"""Characters of the longest message about a file's contents."""
+
 _SECTIONS = ("image", "code", "tables", "documents")
 _TOKENIZER = "tokenizer"
 _HEADER = {
@@ -42,7 +45,7 @@ _HEADER = {
     "isa_version": int,
     "config": dict,
     "config_hash": str,
-    "entries": dict[str, int],
+    "entries": dict,
     "memory": dict,
     "counts": dict,
     "tokenizer_config": dict,
@@ -190,7 +193,8 @@ class Program:
             program = _from_sections(*read_container(data, _VERSIONS))
             program.check()
         except CatenaryError as error:
-            raise ProgramError(f"Program file {str(path)!r}: {error}") from None
+            message = str(error)[:MESSAGE_LIMIT]  # names in it come from the file
+            raise ProgramError(f"Program file {str(path)!r}: {message}") from None
         return program
 
 

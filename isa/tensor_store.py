@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -95,7 +96,8 @@ class TensorStore(Mapping[str, Tensor]):
             return FloatTensor(FloatFormat.F32, bias)
         if ref.kind == WEIGHT:
             self._outline(name)
-            return stream.unpack(data, ref.shape[1], self._config)[0]
+            with _stream_of(name):
+                return stream.unpack(data, ref.shape[1], self._config)[0]
         fmt = FloatFormat(ref.kind)
         rows = data
         if len(ref.shape) == 2:
@@ -162,16 +164,23 @@ class TensorStore(Mapping[str, Tensor]):
     def _outline(self, name: str) -> stream.Outline:
         """Outline of the stream of tensor ``name``, which is as long as the reference says and has as many rows."""
         ref = self._refs[name]
-        try:
+        with _stream_of(name):
             found = stream.outline(self._bytes(name), ref.shape[1], self._config)
-        except ProgramError as error:
-            raise ProgramError(f"Stream of tensor {shown(name)}: {error}") from None
         if (found.rows, found.consumed) != (ref.shape[0], ref.nbytes):
             raise ProgramError(
                 f"Stream of tensor {shown(name)} must have {ref.shape[0]} rows in {ref.nbytes} bytes, "
                 f"not {found.rows} in {found.consumed}"
             )
         return found
+
+
+@contextlib.contextmanager
+def _stream_of(name: str) -> Iterator[None]:
+    """Name the tensor in errors of its stream."""
+    try:
+        yield
+    except ProgramError as error:
+        raise ProgramError(f"Stream of tensor {shown(name)}: {error}") from None
 
 
 def _stand_in(ref: TensorRef) -> Tensor:

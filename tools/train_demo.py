@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import sys
 import time
@@ -26,7 +27,7 @@ from tokenizers import Tokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, only tools/ itself is on the path
 
 from tools.demo_training.data import Corpus, TrainingError, Windows, encode, read_corpus, train_tokenizer
-from tools.demo_training.files import load_tensors, read_checkpoint, write_checkpoint
+from tools.demo_training.files import read_checkpoint, write_checkpoint
 from tools.demo_training.loop import STATE, Report, Trainer, read_state
 from tools.demo_training.model import DemoModel, Shape, parameter_count
 from tools.demo_training.numbers import kept_share, set_numbers
@@ -79,15 +80,15 @@ def train(job: Job, corpus: Corpus, report: Report = print) -> dict[str, Any] | 
         teacher.eval().requires_grad_(False)
         model = read_checkpoint(job.teacher, job.device, job.recipe.dropout)[0]
     else:
-        tokenizer = train_tokenizer(corpus.training, job.shape.vocab) if state is None else Tokenizer.from_str(
-            state["tokenizer"]
-        )
+        known = None if state is None else Tokenizer.from_str(state["tokenizer"])
+        tokenizer = known or train_tokenizer(corpus.training, job.shape.vocab)
         model = DemoModel(job.shape, job.recipe.dropout).to(job.device)
     windows = Windows(encode(tokenizer, corpus.training), model.shape.context, job.device)
     trainer = Trainer(model, job.recipe, windows, job.seed, teacher)
     if state is not None:
         trainer.resume(state)
-    report(f"{job.kind}: {parameter_count(model)} parameters, {windows.tokens} tokens of {len(corpus.training)} stories")
+    stories = len(corpus.training)
+    report(f"{job.kind}: {parameter_count(model)} parameters, {windows.tokens} tokens of {stories} stories")
     steps = job.recipe.steps if job.stop is None else job.stop
     trainer.run(lambda: bits_per_byte(model, tokenizer, corpus.validation), report, job.out, tokenizer, steps)
     if trainer.step < job.recipe.steps:
@@ -103,7 +104,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Write the checkpoint, and log, plot and figures of what is in it."""
     size = write_checkpoint(job.out, trainer.model, tokenizer)
-    model, tokenizer = read_checkpoint(job.out, job.device)  # what is scored is what was written, FP16 rounding included
+    model, tokenizer = read_checkpoint(job.out, job.device)  # scored is what was written, FP16 rounding included
     started = time.perf_counter()
     figures, stories = score(model, tokenizer, job.kind, corpus, job.seed)
     log = {
@@ -134,10 +135,10 @@ def _finish(
     _write_json(job.out / LOG, log)
     if model.shape.experts:
         _write_json(job.out / ROUTER, dict(router_statistics(model, tokenizer, corpus.held_out)))
-    per_byte = sum(map(len, encode(tokenizer, corpus.validation))) / sum(len(text.encode()) for text in corpus.validation)
-    scale = per_byte / torch.log(torch.tensor(2.0)).item()
+    tokens_there = sum(map(len, encode(tokenizer, corpus.validation)))
+    bits = tokens_there / sum(len(story.encode()) for story in corpus.validation) / math.log(2)
     curves = [
-        Curve("training, with dropout (from loss per token)", [(at, loss * scale) for at, loss in trainer.losses]),
+        Curve("training, with dropout (from loss per token)", [(at, loss * bits) for at, loss in trainer.losses]),
         Curve("validation stories", trainer.scores),
     ]
     title = f"demo-{job.kind}: {parameter_count(model)} parameters, seed {job.seed}"

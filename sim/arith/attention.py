@@ -27,6 +27,9 @@ LOW_BITS: Final = 7
 
 INVERSE_WEIGHT_LIMIT: Final = np.float32(inverse_constant(WEIGHT_LIMIT))
 
+_LOW_BITS: Final = np.array(LOW_BITS, np.int16)
+_LOW_MASK: Final = np.array((1 << LOW_BITS) - 1, np.int16)
+
 # Scores per step of softmax_weights: enough to hide the cost of a numpy call, few enough for the cache.
 _STEP: Final = 1 << 16
 
@@ -89,26 +92,25 @@ def softmax_weights(scores: ArrayLike, value_scales: ArrayLike, lengths: ArrayLi
     if s.size <= _STEP:
         p, c1, c2 = _weights(s[..., :longest], scales[..., :longest], visible)
     else:
-        p = np.zeros(s.shape, np.int16)
+        s, scales = s[..., :longest], np.broadcast_to(scales[..., :longest], (*s.shape[:-1], longest))
+        p = np.empty(s.shape, np.int16)
         c1, c2 = np.empty(s.shape[:-1], np.float32), np.empty(s.shape[:-1], np.float32)
-        scales = np.broadcast_to(scales, s.shape)
         step = max(1, _STEP * s.shape[0] // s.size)
         for first in range(0, s.shape[0], step):
             part = slice(first, first + step)
-            longest = int(visible[part].max())
-            p[part, ..., :longest], c1[part], c2[part] = _weights(
-                s[part, ..., :longest], scales[part, ..., :longest], visible[part]
-            )
-    hi, lo = np.zeros(s.shape, np.int8), np.zeros(s.shape, np.int8)
-    np.right_shift(p, LOW_BITS, out=hi[..., : p.shape[-1]], casting="unsafe")
-    np.bitwise_and(p, (1 << LOW_BITS) - 1, out=lo[..., : p.shape[-1]], casting="unsafe")
+            p[part], c1[part], c2[part] = _weights(s[part], scales[part], visible[part])
+    if longest < limit:
+        wide = np.zeros((*s.shape[:-1], limit), np.int16)
+        wide[..., :longest] = p
+        p = wide
+    hi, lo = (p >> _LOW_BITS).astype(np.int8), (p & _LOW_MASK).astype(np.int8)
     shape = given.shape
     return SoftmaxWeights(hi.reshape(shape), lo.reshape(shape), c1.reshape(shape[:-1]), c2.reshape(shape[:-1]))
 
 
 def _weights(scores: F32, scales: F32, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int16], F32, F32]:
     """Weights p [..., L], c1 [...] and c2 [...]; L is the largest of ``lengths``."""
-    s = scores.copy()
+    s = scores + np.float32(0.0)  # a copy without signalling NaN, which fmax would not ignore
     visible, longest = int(lengths.min()), s.shape[-1]
     hidden = None
     if visible < longest:

@@ -171,14 +171,14 @@ def sum_settled(rows: F32, start: int = 0, nonnegative: bool = False) -> F32:
     """
     # Where no partial result can be subnormal there is nothing to flush before the end.
     safe = nonnegative or _no_partial_subnormal(rows)
-    partials = _partials(rows, start % PARTIALS, safe)
-    width = partials.shape[1]
+    partials = _partials(rows, start % PARTIALS, safe).T
+    width = partials.shape[0]
     while width > 1:
         width //= 2
-        partials = partials[:, :width] + partials[:, width : 2 * width]
+        partials = partials[:width] + partials[width:]
         if not safe:
             finish(partials)
-    return finish(partials[:, 0].copy())
+    return finish(partials[0].copy())
 
 
 def _partials(rows: F32, lane: int, safe: bool) -> F32:
@@ -195,8 +195,10 @@ def _partials(rows: F32, lane: int, safe: bool) -> F32:
         partials = np.full((count, width), -0.0, np.float32)
         partials[:, :n] = rows
         return partials
-    partials = np.full((count, PARTIALS), -0.0, np.float32)
-    position = 0
+    if lane == 0 and n < 2 * PARTIALS:
+        partials, position = rows[:, :PARTIALS].copy(), PARTIALS
+    else:
+        partials, position = np.full((count, PARTIALS), -0.0, np.float32), 0
     if safe and lane == 0 and n >= 2 * PARTIALS:
         # All whole chunks in one call: along a strided axis numpy adds slice after slice, in ascending order.
         position = n - n % PARTIALS

@@ -57,7 +57,8 @@ class _Rom:
             np.concatenate([np.array(getattr(table, column), np.int64) for table in tables])
             for column in ("c0", "c1", "c2")
         )
-        self.rows = list(zip(self.c0.tolist(), self.c1.tolist(), self.c2.tolist(), strict=True))
+        columns = (self.c0.tolist(), self.c1.tolist(), self.c2.tolist())
+        self._rows: list[tuple[int, int, int]] = list(zip(*columns, strict=True))
 
     def evaluate(self, entry: I64, position: I64) -> I64:
         """The quadratic evaluator: ``c0 + (((c1 + ((c2 * x) >> SHIFT2)) * x) >> SHIFT1)``."""
@@ -69,6 +70,11 @@ class _Rom:
         value >>= _int(isa.SHIFT1)
         value += self.c0.take(entry, mode="clip")
         return value
+
+    def value(self, entry: int, position: int) -> int:
+        """:meth:`evaluate` for one number."""
+        c0, c1, c2 = self._rows[entry]
+        return c0 + ((c1 + (c2 * position >> isa.SHIFT2)) * position >> isa.SHIFT1)
 
 
 _RECIPROCAL: Final = _Rom(isa.RECIPROCAL)
@@ -85,7 +91,7 @@ _EXPONENT_MASK: Final = _int((1 << isa.EXPONENT_FRACTION_BITS) - 1)
 def _apply(core: Core, x: ArrayLike) -> F32:
     """Run ``core`` (float32 -> result bits, NaN excepted) over ``x`` in cache-sized steps."""
     values = np.asarray(x, dtype=np.float32)
-    flat = np.ascontiguousarray(values).reshape(-1)
+    flat = np.ascontiguousarray(values).ravel()
     if flat.size <= _STEP:
         return _step(core, flat).view(np.float32).reshape(values.shape)
     out = np.empty(flat.shape, np.int32)
@@ -100,6 +106,16 @@ def _step(core: Core, part: F32) -> I32:
     if np.count_nonzero(nan):
         bits[nan] = _NAN_BITS
     return bits
+
+
+def _apply_few(number: Callable[[float], float], core: Core, x: ArrayLike) -> F32:
+    """As :func:`_apply`, but with ``number`` where there are at most FEW elements, all in [2**-126, 2**126)."""
+    values = np.asarray(x, dtype=np.float32)
+    if 0 < values.size <= FEW:
+        numbers: list[float] = values.ravel().tolist()
+        if min(numbers) >= _NORMAL and sum(numbers) < _FLUSHED:  # with a NaN, the sum is NaN
+            return np.array([number(x) for x in numbers], np.float32).reshape(values.shape)
+    return _apply(core, values)
 
 
 def _pack(value: I64, exponent: I64) -> I32:
@@ -173,13 +189,11 @@ def _reciprocal(x: F32) -> I32:
 
 
 def reciprocal_number(x: float) -> float:
-    """:func:`reciprocal` of one FP32 number with ``2**-126 <= |x| < 2**126``, before it is rounded to FP32."""
+    """:func:`reciprocal` of an FP32 number in [2**-126, 2**126), before it is rounded to FP32."""
     fraction, exponent = math.frexp(x)
-    mantissa = int(abs(fraction) * (1 << 24))
-    c0, c1, c2 = _RECIPROCAL.rows[mantissa >> 15 & 0xFF]
-    position = (mantissa & 0x7FFF) << 2
-    value = c0 + ((c1 + (c2 * position >> isa.SHIFT2)) * position >> isa.SHIFT1)
-    return math.ldexp(math.copysign(value, x), 1 - exponent - isa.VALUE_BITS)
+    mantissa = int(fraction * (1 << 24))
+    value = _RECIPROCAL.value(mantissa >> 15 & 0xFF, (mantissa & 0x7FFF) << 2)
+    return math.ldexp(value, 1 - exponent - isa.VALUE_BITS)
 
 
 def _rsqrt(x: F32) -> I32:
@@ -197,6 +211,14 @@ def _rsqrt(x: F32) -> I32:
     if np.count_nonzero(zero):
         result[zero] = (bits[zero] & ~_MAGNITUDE) | _INFINITY
     return result
+
+
+def _rsqrt_number(x: float) -> float:
+    """:func:`rsqrt` of an FP32 number in [2**-126, 2**126), before it is rounded to FP32."""
+    fraction, exponent = math.frexp(x)
+    mantissa = int(fraction * (1 << 24))
+    value = _RSQRT.value((exponent & 1) << 7 | mantissa >> 16 & 0x7F, (mantissa & 0xFFFF) << 1)
+    return math.ldexp(value, -isa.VALUE_BITS - (exponent - 1 >> 1))
 
 
 def _sigmoid(x: F32) -> I32:
@@ -268,17 +290,12 @@ def exp_negated(x: ArrayLike) -> F32:
 
 def reciprocal(x: ArrayLike) -> F32:
     """1/x, exact for powers of two. 1/+-0 = +-inf, 1/+-inf = +-0, and +-0 where \\|1/x\\| < 2**-126."""
-    values = np.asarray(x, dtype=np.float32)
-    if values.size <= FEW:
-        numbers: list[float] = values.reshape(-1).tolist()
-        if all(_NORMAL <= abs(number) < _FLUSHED for number in numbers):
-            return np.array([reciprocal_number(number) for number in numbers], np.float32).reshape(values.shape)
-    return _apply(_reciprocal, values)
+    return _apply_few(reciprocal_number, _reciprocal, x)
 
 
 def rsqrt(x: ArrayLike) -> F32:
     """x**-0.5, exact for powers of four. +-0 gives +-inf (IEEE 754-2019 rSqrt), +inf gives +0, x < 0 gives NaN."""
-    return _apply(_rsqrt, x)
+    return _apply_few(_rsqrt_number, _rsqrt, x)
 
 
 def tanh(x: ArrayLike) -> F32:

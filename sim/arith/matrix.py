@@ -130,7 +130,9 @@ def integer_matmul(a: NDArray[np.int8], w: NDArray[np.int8] | PreparedWeights) -
     if a.shape[-1] != values.shape[-1]:
         raise ValueError(f"Rows of a must be as long as those of w, {values.shape[-1]}, not {a.shape[-1]}")
     # Weights on the left: with few tokens on the right OpenBLAS is several times faster than the other way round.
-    right = np.swapaxes(a.astype(np.float32), -1, -2)
+    right = a.astype(np.float32).swapaxes(-1, -2)
+    if len(blocks) == 1:
+        return np.ascontiguousarray(np.matmul(values, right).astype(np.int32).swapaxes(-1, -2))
 
     def product(first: int, end: int) -> NDArray[np.int32]:
         result: NDArray[np.int32] = np.matmul(values[..., first:end], right[..., first:end, :]).astype(np.int32)
@@ -139,4 +141,4 @@ def integer_matmul(a: NDArray[np.int8], w: NDArray[np.int8] | PreparedWeights) -
     total = product(*blocks[0])
     for block in blocks[1:]:
         total += product(*block)
-    return np.ascontiguousarray(np.swapaxes(total, -1, -2))
+    return np.ascontiguousarray(total.swapaxes(-1, -2))

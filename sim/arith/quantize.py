@@ -53,7 +53,7 @@ def quantize(x: ArrayLike) -> Quantized:
     values = np.asarray(x, dtype=np.float32)
     absmax = np.asarray(np.maximum.reduce(np.abs(values), axis=-1))
     if absmax.size <= FEW:
-        tops = [max(top, _FLOOR) for top in absmax.reshape(-1).tolist()]
+        tops = [max(top, _FLOOR) for top in absmax.ravel().tolist()]
         if not sum(tops) < _FLUSHED:  # a NaN, too
             return _quantize_any(values)
         # Products of two FP32 numbers are exact as Python numbers, so these, too, are rounded once.
@@ -75,6 +75,7 @@ def quantize(x: ArrayLike) -> Quantized:
 
 def _quantize_any(values: F32) -> Quantized:
     """:func:`quantize` where an absmax may be huge, infinite or NaN."""
+    values = values + np.float32(0.0)  # without signalling NaN, which fmax would not ignore
     absmax = np.asarray(np.fmax(np.fmax.reduce(np.abs(values), axis=-1), ABSMAX_FLOOR))
     scale = multiply_settled(absmax, INVERSE_CODE_LIMIT)
     inverse = multiply_settled(reciprocal(absmax), np.float32(CODE_LIMIT))

@@ -80,16 +80,15 @@ class RowBuffer(Generic[Scalar]):
             _remember(self._readable, access, view)
         return view
 
-    def read_word(self, index: int) -> Scalar:
-        """One word of a buffer whose words are one element each.
+    def read_word(self, index: int) -> int:
+        """One word of a buffer of integers.
 
         Raises:
             ExecutionError: as :meth:`read`.
         """
-        if index < self.size and self._written[index]:
-            word: Scalar = self.data[index]
-            return word
-        return self.read(index, 1, 1, 1)[0, 0]
+        if not (index < self.size and self._written[index]):
+            self.read(index, 1, 1, 1)  # says what is wrong
+        return int(self.data[index])
 
     def write(self, start: int, stride: int, rows: int, words: int) -> NDArray[Scalar]:
         """View [rows, words * cells] to assign to; the words count as written.

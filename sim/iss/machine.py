@@ -169,8 +169,10 @@ class Machine:
                 if item.plain and item.execute is not None:
                     item.execute()
                 elif item.loop is not None:
-                    pc = self._enter(item.loop, pc, loops)
-                    continue
+                    if self._enter(item.loop, pc, loops):
+                        pc += 1
+                        continue
+                    pc += item.loop.length  # as after its last turn: an enclosing loop may end here too
                 else:
                     self._step(item)
                 if item.end is not None:
@@ -199,17 +201,17 @@ class Machine:
         self._loads = 0
         self._stuck: deque[int] = deque()
 
-    def _enter(self, loop: Loop, pc: int, loops: list[_Loop]) -> int:
+    def _enter(self, loop: Loop, pc: int, loops: list[_Loop]) -> bool:
+        """Start a loop; whether it runs at all."""
         if len(loops) == LOOP_DEPTH:
             raise ExecutionError(f"Loops must nest at most {LOOP_DEPTH} deep")
         count = self.storage.scalars.value(loop.count)
         last = pc + loop.length
         if loops and last > loops[-1].last:
             raise ExecutionError(f"Loop must end at instruction {loops[-1].last} at most, not {last}")
-        if not count:
-            return last + 1
-        loops.append(_Loop(pc + 1, last, count))
-        return pc + 1
+        if count:
+            loops.append(_Loop(pc + 1, last, count))
+        return count > 0
 
     def _step(self, item: _Decoded) -> None:
         for number in item.waits:
@@ -324,7 +326,7 @@ class Machine:
         def run() -> None:
             (address,) = values()
             s.hazards.read("D", address, 1, 1, 1)
-            s.scalars.set(insn.rd, int(s.d.read_word(address)))
+            s.scalars.set(insn.rd, s.d.read_word(address))
 
         return run
 

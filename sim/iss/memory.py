@@ -114,7 +114,7 @@ class Memory:
         skip = first & (per_line - 1)
         if rows.shape[0] == 1 or per_line * layout.row_bytes == layout.row_lines * self.line_bytes:
             start = low * self.line_bytes + skip * layout.row_bytes  # no gaps between rows
-            self._bytes[start : start + rows.size] = rows.reshape(-1)
+            self._bytes[start : start + rows.size] = rows.ravel()
         elif layout.pack:
             flat = self.data[low : low + count, : per_line * layout.row_bytes]
             index = np.arange(skip, skip + rows.shape[0])

@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ExecutionError
-from catenary.isa.instructions import Buffer, Context, Load, MatrixMatrix, MatrixVector, Score, Source, Store
+from catenary.isa.instructions import (
+    Buffer,
+    Context,
+    Load,
+    MatrixMatrix,
+    MatrixVector,
+    MemoryFormat,
+    Score,
+    Source,
+    Store,
+)
 from catenary.isa.memory import RowLayout
 from catenary.isa.tensors import BLOCK, FloatFormat, widen
 from catenary.sim import arith
@@ -93,7 +103,11 @@ class Storage:
 
 Executor = Callable[[], None]
 
-_FLOATS = {1: FloatFormat.F32, 2: FloatFormat.F16, 3: FloatFormat.BF16}
+_FLOATS = {
+    MemoryFormat.F32: FloatFormat.F32,
+    MemoryFormat.F16: FloatFormat.F16,
+    MemoryFormat.BF16: FloatFormat.BF16,
+}
 
 
 def load(s: Storage, insn: Load) -> Executor:
@@ -133,11 +147,13 @@ def _load_stream(s: Storage, insn: Load) -> Executor:
 
 def _put(s: Storage, insn: Load) -> Callable[[int, NDArray[np.uint8], int], None]:
     """What writes rows from memory, uint8 [rows, bytes], into the buffer from an address on."""
-    stride = insn.stride
+    stride, fmt = insn.stride, _FLOATS.get(insn.format)
 
     def put_v(address: int, raw: NDArray[np.uint8], elements: int) -> None:
-        fmt = _FLOATS[insn.format.value]
-        s.write_v(address, stride, len(raw), elements)[...] = widen(raw.view(fmt.dtype), fmt)
+        if fmt is None:
+            raise ExecutionError(f"Format of a load into V must be a float format, not {insn.format.name}")
+        data = raw.view(fmt.dtype) if fmt is FloatFormat.F32 else widen(raw.view(fmt.dtype), fmt)
+        s.write_v(address, stride, len(raw), elements)[...] = data
 
     def put_a(address: int, raw: NDArray[np.uint8], elements: int) -> None:
         s.write_a(address, stride, len(raw), elements)[...] = raw.view(np.int8)

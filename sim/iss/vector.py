@@ -141,20 +141,26 @@ def quant(s: Storage, insn: Quant) -> Executor:
 def softmax(s: Storage, insn: Softmax) -> Executor:
     """SOFTMAX."""
     values = s.scalars.reader(insn.rows, insn.total, insn.x, insn.length, insn.value_scales, insn.dst, insn.scales)
-    every = insn.every
+    every, stride = insn.every, insn.x_stride
+
+    def visible_scores(start: int, rows: int, total: int, length: int) -> Floats:
+        if rows <= every and length == total:
+            return s.read_v(start, stride, rows, total)
+        # Rows see different numbers of positions, and what lies behind them may never have been written.
+        scores = np.zeros((rows, total), np.float32)
+        for first in range(0, rows, every):
+            last, n = min(rows, first + every), length + first // every
+            scores[first:last, :n] = s.read_v(start + first * stride, stride, last - first, n)
+        return scores
 
     def run() -> None:
         rows, total, start, length, value_scales_at, dst, scales_at = values()
         if not rows:
             return
         lengths = length + np.arange(rows) // every
-        scores = np.zeros((rows, total), np.float32)
-        # Rows see different numbers of positions, and what lies behind them may never have been written.
-        for first in range(0, rows, every):
-            last, n = min(rows, first + every), length + first // every
-            scores[first:last, :n] = s.read_v(start + first * insn.x_stride, insn.x_stride, last - first, n)
+        scores = visible_scores(start, rows, total, length)
         if s.hazards.enabled:
-            s.hazards.write("V", start, insn.x_stride, rows, total)
+            s.hazards.write("V", start, stride, rows, total)
         value_scales = s.read_v(value_scales_at, total, 1, total)[0]
         result = arith.softmax_weights(scores, value_scales, lengths)
         parts = s.write_a(dst, insn.dst_stride, 2 * rows, total)

@@ -53,7 +53,8 @@ class Parts:
         """The parts of the file at ``path``."""
         header, sections = read_container(map_file(path), {})
         documents = json.loads(sections["documents"].tobytes())
-        return cls(header, documents, {name: sections[name].copy() for name in ("image", "code", "tables")})
+        raw = {name: sections[name].tobytes() for name in sections if name == "tokenizer"}
+        return cls(header, documents, {name: sections[name].copy() for name in ("image", "code", "tables")}, raw)
 
     def write(self, path: Path) -> None:
         """Write the file."""

@@ -41,7 +41,7 @@ def test_equal_objects_are_written_alike() -> None:
     ids=range(8),
 )
 def test_what_json_has_no_form_for_is_refused(value: Any) -> None:
-    with pytest.raises(ProgramError, match="^Thing must be plain JSON values, not with the fault: "):
+    with pytest.raises(ProgramError, match=r"^Thing must be plain JSON values, not with the fault: "):
         dump(value, "Thing")
 
 
@@ -52,7 +52,7 @@ def test_what_holds_itself_is_refused() -> None:
     for _ in range(100_000):
         deep = [deep]
     for value in (loop, deep):
-        with pytest.raises(ProgramError, match="^Thing must be plain JSON values"):
+        with pytest.raises(ProgramError, match=r"^Thing must be plain JSON values"):
             dump(value, "Thing")
 
 
@@ -62,7 +62,7 @@ def test_what_holds_itself_is_refused() -> None:
     ids=lambda data: str(data[:8]),
 )
 def test_what_is_not_json_is_refused(data: bytes) -> None:
-    with pytest.raises(ProgramError, match="^Thing must be JSON, not with the fault: ") as caught:
+    with pytest.raises(ProgramError, match=r"^Thing must be JSON, not with the fault: ") as caught:
         parse(data, "Thing")
     assert len(str(caught.value)) < 200
 
@@ -81,7 +81,7 @@ def test_another_spelling_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"NaN", b"[Infinity]", b"-Infinity", b"1e999", b'"\\ud800"'])
 def test_what_python_takes_for_json_is_refused(data: bytes) -> None:
-    with pytest.raises(ProgramError, match="^Thing must be plain JSON values, not with the fault: "):
+    with pytest.raises(ProgramError, match=r"^Thing must be plain JSON values, not with the fault: "):
         parse(data, "Thing")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged program files, and files that someone wrote on purpose: never a traceback, a hang, or silently wrong tokens."""
+"""Damaged program files, and files written on purpose: never a traceback, a hang, or silently wrong tokens."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ ACCELERATORS: Mapping[str, AcceleratorConfig] = {
     ),
     # Buffers that take a model of 64 positions two tokens at a time.
     "tiny": replace(
-        SMALL, name="tiny", vector_words=2048, act_bytes=4096, stream_bytes=16, chains=3, mm_tokens=2, desc_words=128
+        SMALL, name="tiny", vector_words=2560, act_bytes=4096, stream_bytes=16, chains=3, mm_tokens=2, desc_words=128
     ),
 }
 

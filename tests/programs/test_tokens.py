@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-from itertools import cycle
 
 import pytest
 
@@ -12,7 +11,7 @@ from catenary.compiler.builder import LoopOp, Op, Region, flatten
 from catenary.compiler.tokens import assign_tokens
 from catenary.isa.code_check import find_problems
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import End, Nop, Unit, Units
+from catenary.isa.instructions import End, Nop, Unit
 from tests.programs.token_checker import Trace, edges
 
 
@@ -21,7 +20,7 @@ def random_code(rng: random.Random, depth: int = 0) -> list[Op | LoopOp]:
     code: list[Op | LoopOp] = []
     for _ in range(rng.randrange(1, 9 if depth == 0 else 6)):
         if depth < 3 and rng.random() < 0.25:
-            code.append(LoopOp(Operand(0, 2), random_code(rng, depth + 1)))
+            code.append(LoopOp(Operand(0, 2), random_code(rng, depth + 1), once=rng.random() < 0.2))
         else:
             unit = rng.choice(list(Unit))
             code.append(Op(Nop(target=unit), random_regions(rng), random_regions(rng)))
@@ -29,9 +28,8 @@ def random_code(rng: random.Random, depth: int = 0) -> list[Op | LoopOp]:
 
 
 def random_regions(rng: random.Random) -> tuple[Region, ...]:
-    return tuple(
-        Region(rng.choice("VA"), rng.randrange(6), rng.randrange(4)) for _ in range(rng.choices((0, 1, 2), (3, 5, 1))[0])
-    )
+    count = rng.choices((0, 1, 2), (3, 5, 1))[0]
+    return tuple(Region(rng.choice("VA"), rng.randrange(6), rng.randrange(4)) for _ in range(count))
 
 
 def traces_of(code: list[Op | LoopOp], rng: random.Random) -> list[Trace]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An independent judge of token assignment: it runs structured code and sees whether every conflict is ordered.
 
-It knows nothing of how tokens are assigned. Code is unrolled with some number of turns for each loop, executed in program
-order with vector clocks, and each operation's regions are compared with those of all earlier operations of other units.
+It knows nothing of how tokens are assigned. Code is unrolled with some number of turns for each loop, executed in
+program order with vector clocks, and each operation's regions are compared with those of all earlier operations of other
+units.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def unroll(code: Code, turns: Callable[[], int]) -> Iterable[Op]:
         if isinstance(item, Op):
             yield item
         else:
-            for _ in range(turns()):
+            for _ in range(min(turns(), 1) if item.once else turns()):
                 yield from unroll(item.body, turns)
 
 

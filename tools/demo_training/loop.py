@@ -83,7 +83,8 @@ class Trainer:
                 counted = 0
                 self.seconds = before + time.perf_counter() - started
                 rate = self.recipe.rate_at(self.step - 1)
-                report(f"step {self.step}/{steps}: loss {self.losses[-1][1]:.4f}, rate {rate:.2e}, {self.seconds:.0f} s")
+                loss = self.losses[-1][1]
+                report(f"step {self.step}/{steps}: loss {loss:.4f}, rate {rate:.2e}, {self.seconds:.0f} s")
                 if self.step % max(steps // _SAVES // _LOG_EVERY * _LOG_EVERY, _LOG_EVERY) == 0 and not last:
                     self.save(directory, tokenizer)
         self.seconds = before + time.perf_counter() - started

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo models in torch: the Llama block, optionally with a mixture of experts, in floats or in the device's numbers.
+"""The demo models in torch: Llama blocks, optionally with a mixture of experts, in floats or in the device's numbers.
 
 Parameters have the names that Hugging Face gives them. The experts of a mixture lie side by side in one wide
 feed-forward layer, of which a token uses the parts that its router picks: at this size that is faster than sorting

@@ -17,6 +17,7 @@ from catenary.isa.tensors import FloatFormat, FloatTensor, QuantTensor
 from tools.demo_training.files import model_config
 from tools.demo_training.model import DemoModel, Linear
 
+
 def model_graph(model: DemoModel) -> Graph:
     """The float graph of a model without experts, as the importer would build it from its checkpoint, but in FP32."""
     shape = _compiler_shape(model)
@@ -46,7 +47,7 @@ def set_numbers(model: DemoModel, weight_bits: int, sparsity: str) -> None:
 
 
 def settle_masks(model: DemoModel) -> None:
-    """Drop for good what the masks drop at present: whatever those weights are, they count as zeros and learn no more."""
+    """Drop for good what the masks drop at present: those weights count as zeros, and learn no more."""
     for linear in _pruned_linears(model):
         linear.learns.copy_(linear.mask)
 

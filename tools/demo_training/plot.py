@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 40, 48
+_FONT = 'font-family="sans-serif" font-size="12"'
 _COLOURS = ("#7a8ba6", "#c4442d", "#2d7a3e")
 
 
@@ -28,6 +29,7 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Sequence[Curve], 
     ys = [y for curve in shown for _, y in curve.points] or [0.0]
     x_ticks, y_ticks = ticks(0.0, max(xs)), ticks(min(ys), max(ys))
     plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    middle = _TOP + plot_height / 2
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
@@ -35,11 +37,11 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Sequence[Curve], 
         return _LEFT + across * plot_width, _TOP + (1 - up) * plot_height
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" {_FONT}>',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
         _text(_LEFT, 20, title, "start", 'font-size="14" font-weight="bold"'),
         _text(_LEFT + plot_width / 2, _HEIGHT - 10, x_label, "middle"),
-        _text(16, _TOP + plot_height / 2, y_label, "middle", f'transform="rotate(-90 16 {_TOP + plot_height / 2:.0f})"'),
+        _text(16, middle, y_label, "middle", f'transform="rotate(-90 16 {middle:.0f})"'),
     ]
     for tick in x_ticks:
         x, y = place(tick, y_ticks[0])
