@@ -122,16 +122,33 @@ def plan_buffers(
         CompileError: not even one token fits; the message says how many words it would take.
     """
     groups = [a.heads // a.kv_heads for plan in plans for a in plan.attentions()]
+    group = max(groups, default=1)
+    most_rows = _tile_limit(plans, config)
     failure: CompileError | None = None
-    for tokens in range(min(most_tokens, config.mm_tokens), 0, -1):
-        rows = min(tokens * max(groups, default=1), config.mm_tokens // 2)
-        while rows:
-            try:
-                return _plan(graph, plans, types, memory, config, tokens, rows)
-            except _DoesNotFitError as error:
-                failure = error
-            rows //= 2
+    # Rather fewer tokens in a pass than tiles that split the heads of a KV group, which read keys again and take code.
+    for least in (min(group, most_rows), 1):
+        for tokens in range(min(most_tokens, config.mm_tokens), 0, -1):
+            rows = min(tokens * group, most_rows)
+            while rows >= least:
+                try:
+                    return _plan(graph, plans, types, memory, config, tokens, rows)
+                except _DoesNotFitError as error:
+                    failure = error
+                rows //= 2
     raise CompileError(str(failure))
+
+
+def _tile_limit(plans: Sequence[StageSchedule], config: AcceleratorConfig) -> int:
+    """Query rows that the accumulators of CONTEXT hold for the widest head.
+
+    Raises:
+        CompileError: they do not hold even one.
+    """
+    widest = max((a.head_dim for plan in plans for a in plan.attentions()), default=1)
+    rows = config.context_rows(widest)
+    if not rows:
+        raise CompileError(f"Head dimension must fit the accumulators of {config.name!r}, not be {widest}")
+    return rows
 
 
 def _plan(
@@ -153,9 +170,14 @@ def _plan(
             if node.rope is not None and node.rope not in rope:
                 rope[node.rope] = Region("V", base, tokens * node.rotary_dim)
                 base += tokens * node.rotary_dim
+    # Constants share words with nothing: loads of the next stage's must not wait for what this one computes.
+    constants: dict[str, Region] = {}
+    for plan in plans:
+        constants[plan.stage.name] = Region("V", base, memory.constants[plan.stage.name].words)
+        base += constants[plan.stage.name].size
     tile = _logit_tile(graph, config, tokens)
     requests = {
-        plan.stage.name: _requests(graph, plan, types[plan.stage.name], memory, tokens, tile_rows, tile)
+        plan.stage.name: _requests(graph, plan, types[plan.stage.name], tokens, tile_rows, tile)
         for plan in plans
     }
     # What grows with the context lies behind everything else. Shared words mean tokens, so which areas share words must
@@ -172,7 +194,13 @@ def _plan(
         floor = top
     stages = {
         plan.stage.name: _bind(
-            plan, types[plan.stage.name], starts[plan.stage.name], requests[plan.stage.name], carry, tokens
+            plan,
+            types[plan.stage.name],
+            starts[plan.stage.name],
+            requests[plan.stage.name],
+            carry,
+            constants[plan.stage.name],
+            tokens,
         )
         for plan in plans
     }
@@ -196,7 +224,6 @@ def _requests(
     graph: Graph,
     plan: StageSchedule,
     types: Mapping[str, ValueType],
-    memory: MemoryPlan,
     tokens: int,
     tile_rows: int,
     tile: int,
@@ -224,9 +251,6 @@ def _requests(
                 found.append(_Request(name, "V", tokens * types[name].width, index, last))
             if isinstance(step.node, Attention):
                 found += _attention_requests(step.node, index, graph.max_context, tokens, tile_rows)
-    words = memory.constants[plan.stage.name].words
-    if words:
-        found.append(_Request(":constants", "V", words, -1, steps))
     return found
 
 
@@ -310,6 +334,7 @@ def _bind(
     starts: Mapping[str, int],
     requests: Sequence[_Request],
     carry: Slot,
+    constants: Region,
     tokens: int,
 ) -> StageBuffers:
     regions = {r.name: Region(r.space, starts[r.name], r.words) for r in requests}
@@ -344,7 +369,6 @@ def _bind(
         both = regions[":logits"]
         half = both.size // 2
         logits = Region("V", both.start, half), Region("V", both.start + half, half)
-    constants = regions.get(":constants", Region("V", 0, 0))
     _check_output(plan)
     return StageBuffers(values, constants, attention, logits)
 

@@ -45,8 +45,8 @@ class Boundary:
     Attributes:
         entering: accesses of the taker before it has waited for the giver inside the loop.
         leaving: accesses of the giver that the taker has not waited for by the end.
-        settled: pairs with a credit, which is taken back behind the loop, and nothing leaving: behind the loop the taker
-            knows that the giver is done with it and with all before it.
+        settled: pairs with a credit, which is taken back behind the loop, and nothing leaving: behind the loop the
+            taker knows that the giver is done with it and with all before it.
     """
 
     entering: Mapping[Pair, Touch]

@@ -82,6 +82,7 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
     b = frame.b
     layout = frame.plans.memory.kv[frame.schedule.stage.name, node.out]
     group = node.heads // node.kv_heads
+    scratch = frame.buffers.attention[node.out]
     if node.rope is not None:
         _rotate(frame, node.rope, node.q, node.heads, node)
         _rotate(frame, node.rope, node.k, node.kv_heads, node)
@@ -93,11 +94,21 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
         b.set(head.query, 0)
         b.set(head.key, 0)
         with b.loop(Operand(0, node.kv_heads)):
-            _load_scales(frame, node, head, layout)
+            tiled = frame.tokens.reg != 0 or group > frame.plans.buffers.tile_rows
+            _load_scales(frame, scratch.key_scales, head.key_scales, layout)
+            if tiled:
+                _load_scales(frame, scratch.value_scales, head.value_scales, layout)
             _quantise(frame, node, head, group)
             _store_current(frame, node, head, layout)
-            with _tiles(frame, node, head, group) as tile:
+            if tiled:
+                with _tiles(frame, node, head, group) as tile:
+                    _scores(frame, node, head, layout, tile)
+                    _context(frame, node, head, layout, tile, group)
+            else:
+                # The loads of the next head's keys wait for these scores only, and overlap all that follows them.
+                tile = _whole(frame, head, group)
                 _scores(frame, node, head, layout, tile)
+                _load_scales(frame, scratch.value_scales, head.value_scales, layout)
                 _context(frame, node, head, layout, tile, group)
             b.alu(AluFunction.ADD, head.query, head.query, group * node.head_dim)
             b.alu(AluFunction.ADD, head.key, head.key, node.head_dim)
@@ -172,15 +183,20 @@ def _store_current(frame: Frame, node: Attention, head: _Head, layout: KvLayout)
         frame.emit(store, [scales], [kv])
 
 
-def _load_scales(frame: Frame, node: Attention, head: _Head, layout: KvLayout) -> None:
-    scratch = frame.buffers.attention[node.out]
-    for scales, line in ((scratch.key_scales, head.key_scales), (scratch.value_scales, head.value_scales)):
-        load = Load(
-            buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(0, scales.start), stride=1,
-            memory=Operand(line), rows=Operand(POSITION), elements=Operand(0, 1),
-            pack=layout.scales.pack, row_lines=layout.scales.row_lines,
-        )  # fmt: skip
-        frame.emit(load, [], [scales])
+def _load_scales(frame: Frame, scales: Region, line: int, layout: KvLayout) -> None:
+    load = Load(
+        buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(0, scales.start), stride=1,
+        memory=Operand(line), rows=Operand(POSITION), elements=Operand(0, 1),
+        pack=layout.scales.pack, row_lines=layout.scales.row_lines,
+    )  # fmt: skip
+    frame.emit(load, [], [scales])
+
+
+def _whole(frame: Frame, head: _Head, group: int) -> _Tile:
+    """The one tile of a single token whose heads all fit in it."""
+    one = frame.tokens
+    visible = Operand(POSITION, one.imm)
+    return _Tile(Operand(0, group), 0, 0, head.query, visible, one, visible, group)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from catenary.compiler.builder import LoopOp, Op
 from catenary.compiler.dependence import Edge, Element, Known, Pair, Touch, all_touches, boundary_of, distances
 from catenary.isa.errors import CompileError
-from catenary.isa.instructions import Nop, Unit, Units
+from catenary.isa.instructions import End, Nop, Unit, Units
 
 _ITERATIONS = 8
 """Iterations of a loop body that are looked at."""
@@ -64,9 +64,30 @@ def _with_bits(elements: Sequence[Element], edges: Sequence[Edge]) -> list[Op | 
     for edge in edges:
         _set_bits(elements, edge)
     result: list[Op | LoopOp] = []
+    late: list[Op] = []
     for element in elements:
-        result += [*_merged(element.before), element.item, *_merged(element.after)]
-    return result
+        units = _concerned(element)
+        result += _merged([op for op in late if op.insn.executing_unit in units])
+        late = [op for op in late if op.insn.executing_unit not in units]
+        result += [*_merged(element.before), element.item]
+        late += [op for op in element.after if op.insn.wait]
+        result += _merged([op for op in element.after if not op.insn.wait])
+    return result + _merged(late)
+
+
+def _concerned(element: Element) -> set[Unit]:
+    """Units that must have collected their credits before ``element``.
+
+    A wait behind a loop would hold up whatever its unit does next. Loads of streams neither need it nor pass on what it
+    teaches: they go first, so that weights are fetched while the units behind the loop are still at work.
+    """
+    item = element.item
+    if isinstance(item, Op) and isinstance(item.insn, End):
+        return set(Unit)
+    if isinstance(item, Op) and not (item.reads or item.writes or item.insn.wait or item.insn.release):
+        return set()
+    units = set(element.touches) | {target for _, target in element.inner_pairs}
+    return units | {op.insn.executing_unit for op in (*element.before, *element.after)}
 
 
 @dataclass(frozen=True)

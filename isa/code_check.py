@@ -83,7 +83,7 @@ def find_problems(code: Code, entries: Iterable[int] | None = None) -> list[Prob
     instructions = _decoded(code)
     if not instructions:
         return [Problem(0, "Program must have at least one instruction, not none")]
-    found = [Problem(i, message) for i, insn in enumerate(instructions) for message in _broken_rules(insn)]
+    found = [Problem(i, message) for i, insn in enumerate(instructions) for message in broken_rules(insn)]
     if entries is None:
         ends = [i for i, insn in enumerate(instructions) if isinstance(insn, End)]
         entries = (0, *(i + 1 for i in ends if i + 1 < len(instructions)))
@@ -117,7 +117,8 @@ def _refuse(problems: Sequence[Problem]) -> None:
         raise ProgramError(f"{problems[0]}{more}")
 
 
-def _broken_rules(insn: Instruction) -> Iterable[str]:
+def broken_rules(insn: Instruction) -> Iterable[str]:
+    """A message for each rule of :data:`~catenary.isa.rules.RULES` that one instruction breaks."""
     owner = insn.opcode.name
     for rule in RULES:
         if insn.opcode in rule.opcodes and not rule.holds(insn):

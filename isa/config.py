@@ -15,6 +15,11 @@ from typing import Any
 from catenary.isa.errors import ConfigError
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
+SIZE_LIMIT = 1 << 28
+"""Largest value of a parameter: beyond every device, and within what a simulator can set up."""
+LIMITS = {"memory_bytes": 1 << 48}
+"""Parameters that have another limit."""
+
 
 @dataclass(frozen=True)
 class AcceleratorConfig:
@@ -64,8 +69,11 @@ class AcceleratorConfig:
         if not self.port_bytes or any(width < 4 or width & (width - 1) for width in self.port_bytes):
             raise ConfigError(f"port_bytes must be one or more powers of two of at least 4, not {self.port_bytes}")
         for field in fields(self):
-            if field.type == "int" and getattr(self, field.name) < 1:
-                raise ConfigError(f"{field.name} must be at least 1, not {getattr(self, field.name)}")
+            value, limit = getattr(self, field.name), LIMITS.get(field.name, SIZE_LIMIT)
+            if field.type == "int" and value < 1:
+                raise ConfigError(f"{field.name} must be at least 1, not {value}")
+            if field.type == "int" and value > limit:
+                raise ConfigError(f"{field.name} must be at most {limit}, not {value}")
         if self.line_bytes < 8:
             raise ConfigError(f"The ports together must be at least 8 bytes wide, not {self.line_bytes}")
         for name, unit in (("chain_length", BLOCK), ("act_bytes", BLOCK), ("stream_atom", 4), ("vector_words", 128)):
@@ -91,6 +99,13 @@ class AcceleratorConfig:
         if kept not in KEPT_CHOICES:
             raise ConfigError(f"N must be one of {KEPT_CHOICES}, not {kept}")
         return self.chains * self.chain_length // kept
+
+    def context_rows(self, depth: int) -> int:
+        """Query rows that one CONTEXT instruction serves: each channel of ``depth`` needs two accumulators a row.
+
+        All ``chains * chain_length`` lanes have ``mm_tokens`` accumulators each; more channels than lanes take turns.
+        """
+        return self.mm_tokens // (2 * -(-depth // (self.chains * self.chain_length)))
 
     def lines(self, nbytes: int) -> int:
         """Lines that ``nbytes`` bytes occupy."""

@@ -314,8 +314,10 @@ class Context(Instruction):
                     y = ((float(hi[t][c]) * 128 + float(lo[t][c])) * V[scales + 2 * t]) * V[scales + 2 * t + 1]
                     V[out + (t // group) * out_stride + (t % group) * depth + c] = y
 
-    ``first`` counts bytes. The two parts of a probability are two tokens to the chains: ``2 * tokens`` must be at most
-    ``mm_tokens``. ``group`` query heads of one token lie side by side in its output row.
+    ``first`` counts bytes. The two parts of a probability are two tokens to the chains: with 128 lanes and 16
+    accumulators in each, 8 rows of 128 channels or 4 of 256 fit (``AcceleratorConfig.context_rows``). The accumulators
+    live from the instruction that clears them to the one that emits: no other matrix instruction may come between, and
+    all of them have the same ``tokens`` and ``depth``. ``group`` heads of one token lie side by side in its output row.
     """
 
     opcode = Opcode.CONTEXT

@@ -196,7 +196,7 @@ def misfits(insn: Instruction, config: AcceleratorConfig) -> Iterator[str]:
             yield f"{owner}.{span.base} must end within the {size} words of {span.buffer.name}, not at {end}"
     if isinstance(insn, MatrixMatrix | Score | Context):
         tokens = _value(insn, "tokens")
-        most = config.mm_tokens // (2 if isinstance(insn, Context) else 1)
+        most = config.context_rows(insn.depth) if isinstance(insn, Context) else config.mm_tokens
         if tokens is not None and tokens > most:
             yield f"{owner}.tokens must be at most {most}, not {tokens}"
     pack, size_of_row = getattr(insn, "pack", 0), _row_bytes(insn)

@@ -105,6 +105,7 @@ def _finish(
     """Write the checkpoint, and log, plot and figures of what is in it."""
     size = write_checkpoint(job.out, trainer.model, tokenizer)
     model, tokenizer = read_checkpoint(job.out, job.device)  # scored is what was written, FP16 rounding included
+    kept = kept_share(model)
     started = time.perf_counter()
     figures, stories = score(model, tokenizer, job.kind, corpus, job.seed)
     log = {
@@ -112,7 +113,7 @@ def _finish(
         "parameters": parameter_count(model),
         "shape": model.shape.dims(),
         "weight_file_bytes": size,
-        "block_weights_kept": round(kept_share(model), 4),
+        "block_weights_kept": round(kept, 4),
         "text": {
             "sha256": corpus.sha256,
             "training_stories": len(corpus.training),

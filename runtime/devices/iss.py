@@ -40,9 +40,17 @@ class IssDevice(MemoryDevice):
         return self._machine
 
     def open(self) -> None:
-        """Make an empty machine."""
+        """Make an empty machine.
+
+        Raises:
+            DeviceError: this computer has too little memory for it.
+        """
         program = self._program
-        self._machine = Machine(program.config, program.memory.lines, self._check_hazards)
+        try:
+            self._machine = Machine(program.config, program.memory.lines, self._check_hazards)
+        except MemoryError:
+            needed = program.memory.lines * program.config.line_bytes
+            raise DeviceError(f"Memory of iss must fit into this computer, not be {needed} bytes") from None
         self._machine.memory.map_regions(program.memory)
         self._allocated = 0
 

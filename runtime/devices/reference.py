@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from catenary.isa.errors import DeviceError
 from catenary.isa.program import Program
 from catenary.runtime.devices import DeviceInfo
 from catenary.runtime.engine import Counters, Engine, Source
@@ -21,10 +22,18 @@ class ReferenceEngine(Engine):
     source: Source = "wall"
 
     def __init__(self, program: Program) -> None:
-        """Prepare ``program``'s graph; its code is not looked at."""
+        """Prepare ``program``'s graph; its code is not looked at.
+
+        Raises:
+            DeviceError: this computer has too little memory for it.
+        """
         self.vocab = program.graph.vocab
         self.max_context = program.graph.max_context
-        self._reference = Reference(program.graph)
+        try:
+            self._reference = Reference(program.graph)
+        except MemoryError:
+            context = self.max_context
+            raise DeviceError(f"KV cache must fit into this computer, not be for {context} positions") from None
 
     def reset(self) -> None:
         """Forget the sequence."""

@@ -53,11 +53,14 @@ class RowBuffer(Generic[Scalar]):
         self._writable.clear()
 
     def check(self, start: int, stride: int, rows: int, words: int) -> None:
-        """Check that an access stays inside.
+        """Check that an access stays inside, and that rows which overlap are no more than the buffer could hold apart.
 
         Raises:
             ExecutionError: it does not; the message names the buffer, its size and the first word behind it.
         """
+        if rows * words > self.size:
+            where = f"buffer {self.name}"
+            raise ExecutionError(f"Access to {where} must be to {self.size} words at most, not {rows * words}")
         end = start + (rows - 1) * stride + words
         if end > self.size:
             raise ExecutionError(f"Access to buffer {self.name} must end at word {self.size} at most, not {end}")

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catenary.isa.assembler import format_instruction
+from catenary.isa.code_check import broken_rules
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ExecutionError
 from catenary.isa.instructions import (
@@ -135,13 +136,18 @@ class Machine:
 
         Raises:
             EncodingError: a word is illegal; the message has its index.
-            ExecutionError: more instructions than the instruction buffer holds.
+            ExecutionError: an instruction breaks a rule by itself, or there are more than the instruction buffer holds.
         """
         if count > self.config.instruction_words:
             raise ExecutionError(f"Code must have at most {self.config.instruction_words} instructions, not {count}")
         lines = self.config.lines(count * WORD_BYTES)
         words = self.memory.fetch(line, lines, stream=False).reshape(-1)[: count * WORD_BYTES].tobytes()
-        self._code = [self._prepare(insn) for insn in decode_all(words)]
+        code = decode_all(words)
+        for index, insn in enumerate(code):
+            broken = next(iter(broken_rules(insn)), None)
+            if broken is not None:
+                raise ExecutionError(f"Instruction {index} ({format_instruction(insn)}): {broken}")
+        self._code = [self._prepare(insn) for insn in code]
 
     def run(self, entry: int, arguments: Sequence[int], timeout_s: float = math.inf) -> RunReport:
         """Run from instruction ``entry`` to END.
@@ -197,6 +203,7 @@ class Machine:
         s.hazards.reset()
         self._context.reset()
         s.nan_seen = False
+        s.accumulating = False
         self._tokens: list[deque[_Token]] = [deque() for _ in Unit for _ in Unit]
         self._loads = 0
         self._stuck: deque[int] = deque()

@@ -49,6 +49,8 @@ class Storage:
         memory: memory behind the ports.
         scalars: scalar registers.
         hazards: the race detector.
+        config: the accelerator, for its limits.
+        accumulating: CONTEXT has cleared its accumulators and not emitted yet.
         nan_seen: a NaN was quantised in this run.
     """
 
@@ -59,7 +61,9 @@ class Storage:
     memory: Memory
     scalars: Scalars
     hazards: Hazards
+    config: AcceleratorConfig
     nan_seen: bool = False
+    accumulating: bool = False
 
     @classmethod
     def of(cls, config: AcceleratorConfig, memory: Memory, check_hazards: bool) -> Storage:
@@ -68,7 +72,19 @@ class Storage:
         a = RowBuffer("A", np.zeros(config.act_bytes, np.int8), BLOCK)
         d = RowBuffer("D", np.zeros(config.desc_words, np.uint64))
         sizes = {"V": v.size, "A": a.size, "D": d.size, "memory": memory.lines}
-        return cls(v, a, d, StreamFifo(config), memory, Scalars(), Hazards(sizes if check_hazards else {}))
+        hazards = Hazards(sizes if check_hazards else {})
+        return cls(v, a, d, StreamFifo(config), memory, Scalars(), hazards, config)
+
+    def check_tokens(self, tokens: int) -> None:
+        """Check that every token of MM, MV or SCORE has an accumulator, and that CONTEXT is not using them.
+
+        Raises:
+            ExecutionError: there are fewer, or CONTEXT is in the middle of a sum.
+        """
+        if tokens > self.config.mm_tokens:
+            raise ExecutionError(f"Tokens of a matrix instruction must be at most {self.config.mm_tokens}, not {tokens}")
+        if self.accumulating:
+            raise ExecutionError("Accumulators must have been emitted by CONTEXT before another matrix instruction")
 
     def read_v(self, start: int, stride: int, rows: int, words: int) -> NDArray[np.float32]:
         """Checked view of V, [rows, words]."""
@@ -203,7 +219,7 @@ def _layouts(s: Storage, insn: Load | Store) -> Callable[[int], RowLayout]:
 
     @cache
     def layout_of(elements: int) -> RowLayout:
-        layout = RowLayout(elements * insn.format.bytes, insn.pack, insn.row_lines)
+        layout = RowLayout(elements * insn.format.bytes, insn.pack, 1 if insn.pack else insn.row_lines)
         room = s.memory.line_bytes if layout.pack else layout.row_lines * s.memory.line_bytes
         if layout.row_bytes << layout.pack > room:
             raise ExecutionError(f"Rows must fit in {room} bytes of lines, not need {layout.row_bytes << layout.pack}")
@@ -227,6 +243,7 @@ def linear(s: Storage, insn: MatrixMatrix | MatrixVector) -> Executor:
         tokens, rows, act, scales_at, out = values()
         if not rows or not tokens:
             return
+        s.check_tokens(tokens)
         block = s.fifo.take_weights(insn.depth, rows)
         codes = s.read_a(act, insn.act_stride, tokens, insn.depth)
         scales = s.read_v(scales_at, tokens, 1, tokens)[0]
@@ -240,7 +257,7 @@ def linear(s: Storage, insn: MatrixMatrix | MatrixVector) -> Executor:
 def _rows_of(s: Storage, insn: Score | Context) -> Callable[[int], NDArray[np.int8]]:
     """What takes so many rows of keys or values, int8 [rows, depth], from where the instruction has them."""
     if insn.source is Source.STREAM:
-        layout = RowLayout(insn.depth, insn.pack, insn.row_lines)
+        layout = RowLayout(insn.depth, insn.pack, 1 if insn.pack else insn.row_lines)
         return lambda rows: s.fifo.take_rows(layout, rows)
     values = s.scalars.reader(insn.rows_at)
     return lambda rows: s.read_a(values()[0], insn.rows_stride, rows, insn.depth)
@@ -253,6 +270,7 @@ def score(s: Storage, insn: Score) -> Executor:
 
     def run() -> None:
         tokens, rows, act, row_scales_at, scales_at, out = values()
+        s.check_tokens(tokens)
         if not rows:
             return
         keys = rows_of(rows)
@@ -285,6 +303,9 @@ class ContextAccumulators:
 
         def run() -> None:
             tokens, rows, first, act, scales_at, out = values()
+            if tokens > s.config.context_rows(depth):
+                raise ExecutionError(f"Tokens of CONTEXT must be at most {s.config.context_rows(depth)}, not {tokens}")
+            s.accumulating = not insn.emit
             if insn.clear:
                 self._sums = np.zeros((2 * tokens, depth), np.int32)
             if self._sums is None or self._sums.shape != (2 * tokens, depth):

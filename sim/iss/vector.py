@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from catenary.isa.errors import ExecutionError
 from catenary.isa.instructions import (
     Apply,
     ApplyFunction,
@@ -23,6 +24,7 @@ from catenary.isa.instructions import (
     Rope,
     Softmax,
 )
+from catenary.isa.tensors import BLOCK
 from catenary.sim import arith
 from catenary.sim.iss.units import Executor, Storage
 
@@ -157,6 +159,11 @@ def softmax(s: Storage, insn: Softmax) -> Executor:
         rows, total, start, length, value_scales_at, dst, scales_at = values()
         if not rows:
             return
+        last = length + (rows - 1) // every
+        if not 1 <= length <= last <= total:
+            raise ExecutionError(f"Visible elements must be in 1..{total}, the total, not {length}..{last}")
+        s.a.check(dst, insn.dst_stride, 2 * rows, -(-total // BLOCK))  # before anything of that size is made
+        s.v.check(start, stride, rows, total)
         lengths = length + np.arange(rows) // every
         scores = visible_scores(start, rows, total, length)
         if s.hazards.enabled:

@@ -128,8 +128,8 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Parts], None], str]] = {
         f"Image must have lines of 96 bytes, not {IMAGE} bytes",
     ),
     "huge lines": (
-        other_config(port_bytes=(1 << 62,), stream_bytes=1 << 64),
-        f"Image must have lines of {1 << 62} bytes, not {IMAGE} bytes",
+        other_config(port_bytes=(1 << 26,), stream_bytes=1 << 27),
+        f"Image must have lines of {1 << 26} bytes, not {IMAGE} bytes",
     ),
     "no image": (section("image", b""), "Image must have lines of 8 bytes, not 0 bytes"),
     "other section": (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 import struct
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catenary.isa.errors import CatenaryError, EncodingError, ProgramError
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.errors import CatenaryError, ConfigError, EncodingError, ProgramError
 from catenary.isa.instructions import WORD_BYTES, decode, encode
 from catenary.isa.program import Program
 from catenary.isa.stream_layout import HEADER_BYTES
@@ -155,6 +157,13 @@ def forge_json(rng: random.Random, root: Any) -> None:
         container[f"{key}x"] = copy.deepcopy(container[key])
 
 
+def forge_config(rng: random.Random, parts: Parts) -> None:
+    """Another accelerator, with its hash."""
+    forge_json(rng, parts.header["config"])
+    with contextlib.suppress(ConfigError):
+        parts.header["config_hash"] = AcceleratorConfig.from_dict(parts.header["config"]).hash
+
+
 def forge_code(rng: random.Random, parts: Parts) -> None:
     words = parts.arrays["code"].reshape(-1, WORD_BYTES)
     at = rng.randrange(len(words))
@@ -206,6 +215,7 @@ def forge(rng: random.Random, parts: Parts) -> None:
     """Change something."""
     changes: tuple[Callable[[], None], ...] = (
         lambda: forge_json(rng, parts.header),
+        lambda: forge_config(rng, parts),
         lambda: forge_json(rng, parts.documents),
         lambda: forge_json(rng, parts.documents["graph"]),
         lambda: forge_code(rng, parts),
@@ -216,9 +226,12 @@ def forge(rng: random.Random, parts: Parts) -> None:
     rng.choices([*changes, lambda: forge_raw(rng, parts)], [*(1.0 for _ in changes), 0.2])[0]()
 
 
-def run_everywhere(program: Program) -> None:
+def run_everywhere(program: Program, check_hazards: bool) -> None:
     """A short prefill and a decode step on both devices."""
-    engines = (lambda: ProgramEngine("iss", "wall", program, IssDevice(program)), lambda: ReferenceEngine(program))
+    engines = (
+        lambda: ProgramEngine("iss", "wall", program, IssDevice(program, check_hazards)),
+        lambda: ReferenceEngine(program),
+    )
     errors: list[CatenaryError] = []
     for engine in engines:
         try:
@@ -261,7 +274,7 @@ def test_forgeries_end_in_an_error_or_normally(
             ends["refused"] += 1
             continue
         try:
-            run_everywhere(program)
+            run_everywhere(program, check_hazards=rng.random() < 0.25)
         except CatenaryError:
             ends["stopped"] += 1
         except BaseException as error:

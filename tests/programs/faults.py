@@ -35,7 +35,7 @@ class Subject:
 
     @classmethod
     def make(cls) -> Subject:
-        graph = random_llama_graph(SEED, layers=2, heads=4, kv_heads=2, vocab=500)
+        graph = random_llama_graph(SEED, layers=2, heads=4, kv_heads=2, vocab=700)
         state = lowered(quantised_form(graph, SEED), replace(SMALL, name="faults", vector_words=3072, mm_tokens=4))
         return cls(state, build_program(state, None, {}, {}))
 

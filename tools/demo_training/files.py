@@ -52,7 +52,7 @@ def model_config(shape: Shape) -> dict[str, object]:
 
 
 def checkpoint_tensors(model: DemoModel) -> dict[str, Tensor]:
-    """All parameters by their names in a checkpoint, FP16 on the CPU; dropped weights are 0, the tied head is absent."""
+    """All parameters by their names in a checkpoint, FP16 on the CPU; dropped weights are 0, the tied head absent."""
     masks = {f"{name}.weight": linear.mask for name, linear in model.named_modules() if isinstance(linear, Linear)}
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():

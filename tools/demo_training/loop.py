@@ -47,6 +47,7 @@ class Trainer:
         self.scores: list[tuple[int, float]] = []
         self._windows, self._teacher = windows, teacher
         self._device = model.cos.device
+        self._entropy, self._counted = torch.zeros((), device=self._device), 0  # since the last entry of losses
         self._generator = torch.Generator().manual_seed(seed)
         matrices = [parameter for parameter in model.parameters() if parameter.dim() == 2]
         gains = [parameter for parameter in model.parameters() if parameter.dim() != 2]
@@ -67,20 +68,18 @@ class Trainer:
             stop: leave after so many steps.
         """
         steps, started, before = self.recipe.steps, time.perf_counter(), self.seconds
-        total = torch.zeros((), device=self._device)
-        counted = 0
         while self.step < min(steps, stop):
-            total += self._update()
-            counted += 1
+            self._entropy += self._update()
+            self._counted += 1
             self.step += 1
             last = self.step == steps
             if self.step % max(steps // _SCORES, 1) == 0 or last:
                 self.scores.append((self.step, score()))
                 report(f"step {self.step}/{steps}: validation {self.scores[-1][1]:.4f} bits per byte")
             if self.step % _LOG_EVERY == 0 or last:
-                self.losses.append((self.step, float(total) / counted))
-                total.zero_()
-                counted = 0
+                self.losses.append((self.step, float(self._entropy) / self._counted))
+                self._entropy.zero_()
+                self._counted = 0
                 self.seconds = before + time.perf_counter() - started
                 rate = self.recipe.rate_at(self.step - 1)
                 loss = self.losses[-1][1]
@@ -102,6 +101,8 @@ class Trainer:
             "cuda": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
             "step": self.step,
             "seconds": self.seconds,
+            "entropy": float(self._entropy),
+            "counted": self._counted,
             "losses": self.losses,
             "scores": self.scores,
         }
@@ -125,6 +126,8 @@ class Trainer:
         if state["cuda"] is not None and self._device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self._device)
         self.step, self.seconds = state["step"], state["seconds"]
+        self._entropy.fill_(state["entropy"])
+        self._counted = state["counted"]
         self.losses = [tuple(entry) for entry in state["losses"]]
         self.scores = [tuple(entry) for entry in state["scores"]]
 

@@ -80,7 +80,7 @@ SHAPES = {"dense": Shape(), "moe": Shape(ffn=44, experts=8)}
 RECIPES = {
     "dense": Recipe(12000, quantised_from=0.85, quantised_every=2),
     "sparse": Recipe(12000, rate=3e-3, dropout=0.1, quantised_from=0.5, sparsity="8:16", settle_at=0.4, distil=0.5),
-    "moe": Recipe(12000, balance=0.02),
+    "moe": Recipe(9000, balance=0.02),
 }
 """By kind of model, chosen on the validation stories: many small batches and much weight decay, since the text is read
 several hundred times over."""
