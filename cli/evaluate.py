@@ -22,6 +22,7 @@ class EvalReport:
     bits_per_byte: float
     tokens: int
     seconds: float
+    nan_seen: bool
 
 
 def verb(
@@ -39,7 +40,7 @@ def verb(
 ) -> EvalReport:
     """Score a text: perplexity, and bits per byte of the text."""
     import catenary
-    from catenary.cli.progress import counted
+    from catenary.cli.progress import counted, warn_of_nan
     from catenary.cli.sessions import load_source, open_engine
     from catenary.cli.texts import read_text
 
@@ -52,7 +53,10 @@ def verb(
         found = catenary.evaluate(
             engine, tokenizer, contents, max_tokens=max_tokens, separator=separator, progress=progress
         )
-    result = EvalReport(engine.device, found.perplexity, found.bits_per_byte, found.tokens, found.seconds)
+        nan_seen = engine.nan_seen
+    result = EvalReport(engine.device, found.perplexity, found.bits_per_byte, found.tokens, found.seconds, nan_seen)
+    if nan_seen:
+        warn_of_nan()
     if not json:
         typer.echo(
             f"perplexity {result.perplexity:.4f}, {result.bits_per_byte:.4f} bits per byte, "

@@ -36,6 +36,7 @@ class RunResult:
     decode_s: float
     total_s: float
     counters: Counters
+    nan_seen: bool
 
 
 class Printer:
@@ -95,7 +96,7 @@ def verb(
     """Continue a prompt with a program or a model; the new text goes to stdout as it is made."""
     start = time.perf_counter()
     import catenary
-    from catenary.cli.progress import counted
+    from catenary.cli.progress import counted, warn_of_nan
     from catenary.cli.sessions import load_source, open_engine
     from catenary.cli.texts import read_prompt
     from catenary.runtime.generate import check_prompt
@@ -144,7 +145,10 @@ def verb(
             decode_s=made.timings.decode_s,
             total_s=time.perf_counter() - start,
             counters=engine.counters(),
+            nan_seen=engine.nan_seen,
         )
+    if result.nan_seen:
+        warn_of_nan()
     if stats:
         show_stats(result)
     return result

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from catenary.compiler.builder import Region
+from catenary.compiler.legalise import ACT_REACH, VECTOR_REACH
 from catenary.compiler.memory_plan import MemoryPlan, head_unit, round_up
 from catenary.compiler.schedule import LinearStep, LogitsStep, NodeStep, StageSchedule, inputs, live_ranges, outputs
 from catenary.isa.config import AcceleratorConfig
@@ -15,6 +17,8 @@ from catenary.isa.errors import CompileError
 from catenary.isa.graph import Apply, Attention, Combine, Graph, Norm, ValueType
 from catenary.isa.tensors import BLOCK
 
+LONGEST_USUAL_CONTEXT = 4096
+"""Positions that programs are compiled for at most unless more are asked for."""
 CARRY = "carry"
 """The slot of the value that flows from stage to stage: the residual stream."""
 
@@ -73,6 +77,7 @@ class BufferPlan:
         tokens: token rows that one pass handles.
         tile_rows: query rows (tokens x heads of a KV group) that one score tile handles.
         logit_tile: vocabulary rows of one tile of logits.
+        whole_groups: a score tile takes all heads of a KV group for one token, with any context that is likely.
         carry: slot of the residual stream.
         rope: places of the rotary rows, by tensor name.
         stages: by stage name.
@@ -82,6 +87,7 @@ class BufferPlan:
     tokens: int
     tile_rows: int
     logit_tile: int
+    whole_groups: bool
     carry: Slot
     rope: Mapping[str, Region]
     stages: Mapping[str, StageBuffers]
@@ -131,11 +137,33 @@ def plan_buffers(
             rows = min(tokens * group, most_rows)
             while rows >= least:
                 try:
-                    return _plan(graph, plans, types, memory, config, tokens, rows)
+                    plan = _plan(graph, plans, types, memory, config, tokens, rows)
                 except _DoesNotFitError as error:
                     failure = error
+                else:
+                    likely = rows >= group and _whole_groups_fit(graph, plans, types, memory, config, group)
+                    return replace(plan, whole_groups=likely)
                 rows //= 2
     raise CompileError(str(failure))
+
+
+def _whole_groups_fit(
+    graph: Graph,
+    plans: Sequence[StageSchedule],
+    types: Mapping[str, Mapping[str, ValueType]],
+    memory: MemoryPlan,
+    config: AcceleratorConfig,
+    group: int,
+) -> bool:
+    """Whether tiles of whole groups fit with the longest usual context too, or else none fits with it.
+
+    Tiles of whole groups take less code, and code must not depend on the context that a model is compiled for.
+    """
+    longest = replace(graph, max_context=max(graph.max_context, LONGEST_USUAL_CONTEXT))
+    for rows in range(group, 0, -1):
+        with suppress(_DoesNotFitError):
+            return _plan(longest, plans, types, memory, config, 1, rows).tile_rows == group
+    return True
 
 
 def _tile_limit(plans: Sequence[StageSchedule], config: AcceleratorConfig) -> int:
@@ -204,13 +232,14 @@ def _plan(
         )
         for plan in plans
     }
-    for space, limit in (("V", config.vector_words), ("A", config.act_bytes // BLOCK)):
+    limits = {"V": min(config.vector_words, VECTOR_REACH), "A": min(config.act_bytes // BLOCK, ACT_REACH)}
+    for space, limit in limits.items():
         if top[space] > limit:
             raise _DoesNotFitError(
                 f"Buffer {space} must hold {top[space]} words for {tokens} tokens and {tile_rows} score rows of "
                 f"{graph.max_context} positions, not the {limit} of {config.name!r}"
             )
-    return BufferPlan(tokens, tile_rows, tile, carry, rope, stages, top["V"], top["A"])
+    return BufferPlan(tokens, tile_rows, tile, False, carry, rope, stages, top["V"], top["A"])
 
 
 def _logit_tile(graph: Graph, config: AcceleratorConfig, tokens: int) -> int:

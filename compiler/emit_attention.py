@@ -94,7 +94,7 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
         b.set(head.query, 0)
         b.set(head.key, 0)
         with b.loop(Operand(0, node.kv_heads)):
-            tiled = frame.tokens.reg != 0 or group > frame.plans.buffers.tile_rows
+            tiled = frame.tokens.reg != 0 or not frame.plans.buffers.whole_groups
             _load_scales(frame, scratch.key_scales, head.key_scales, layout)
             if tiled:
                 _load_scales(frame, scratch.value_scales, head.value_scales, layout)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from catenary.compiler.schedule import LogitsStep, NodeStep, StageSchedule
+from catenary.compiler.schedule import LogitsStep, NodeStep, StageSchedule, schedule
 from catenary.isa import stream
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CompileError
 from catenary.isa.graph import Attention, Embed, Graph, Linear, Norm
 from catenary.isa.instructions import WORD_BYTES
 from catenary.isa.memory import MemoryMap, Range, RowLayout, row_layout
+from catenary.isa.stream_layout import stream_layouts
 from catenary.isa.tensor_store import TensorRef
 from catenary.isa.tensors import BLOCK, FloatTensor, QuantTensor
 
@@ -248,6 +249,32 @@ def head_unit(config: AcceleratorConfig) -> int:
 def round_up(value: int, step: int) -> int:
     """The lowest multiple of ``step`` that is at least ``value``."""
     return -(-value // step) * step
+
+
+def stream_bytes(graph: Graph, config: AcceleratorConfig, bits: int, group: int) -> int:
+    """Bytes of all weight streams of a dense model, padding included; only the shapes of its tensors matter."""
+    total = 0
+    for plan in schedule(graph):
+        for segment in plan.linears():
+            size = 0
+            for node in segment:
+                rows, columns = graph.tensors[plan.stage.tensor(node.weight, 0)].shape
+                kept = np.full(rows, BLOCK, np.uint8)
+                layouts = stream_layouts(kept, columns, bits, group, node.bias is not None, config)
+                size += sum(count * layout.stored_bytes for _, count, layout in layouts)
+            total += plan.stage.repeat * config.lines(size) * config.line_bytes
+    return total
+
+
+def kv_bytes(graph: Graph, config: AcceleratorConfig) -> int:
+    """Bytes of the KV cache for the whole context, padding included."""
+    lines = sum(
+        _kv_layout(node, graph.max_context, config).layer
+        for stage, _ in graph.runs()
+        for node in stage.nodes
+        if isinstance(node, Attention)
+    )
+    return lines * config.line_bytes
 
 
 def _kv_layout(node: Attention, context: int, config: AcceleratorConfig) -> KvLayout:

@@ -11,19 +11,15 @@ from catenary.compiler.builder import flatten
 from catenary.compiler.compress import Compress
 from catenary.compiler.emit import emit_decode, emit_prefill
 from catenary.compiler.emit_frame import Plans
+from catenary.compiler.legalise import legalise
 from catenary.compiler.memory_plan import plan_memory
 from catenary.compiler.schedule import schedule
 from catenary.compiler.state import Compilation, Progress
 from catenary.compiler.tokens import assign_tokens
 from catenary.isa.code_check import check_code, check_fits
 from catenary.isa.errors import CompileError
-from catenary.isa.graph import Attention, Linear, verify
 from catenary.isa.instructions import WORD_BYTES, Instruction, encode_all
 from catenary.isa.program import ENTRIES
-from catenary.isa.tensors import QuantTensor
-
-MAX_DEPTH = 132_104
-"""Largest K whose INT32 sums are exact: floor((2**31 - 1) / (128 * 127))."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +42,8 @@ class Legalise:
     name: ClassVar[str] = "legalise"
 
     def apply(self, state: Compilation, progress: Progress) -> Compilation:
-        """Check shapes against field widths, and every occurring weight against its limit."""
-        types = verify(state.graph, "quantised")
-        for stage in state.graph.stages:
-            for node in stage.nodes:
-                where = f"{stage.name}.{node.out}"
-                if isinstance(node, Attention):
-                    _most(f"head_dim of {where}", node.head_dim, 4095)
-                    _most(f"Heads per KV head of {where}", node.heads // node.kv_heads, 255)
-                    _most(f"Heads of {where}", node.heads, 1023)
-                if isinstance(node, Linear):
-                    _most(f"Columns of the weight of {where}", types[stage.name][node.x].width, MAX_DEPTH)
-        for name, tensor in state.graph.tensors.items():
-            if isinstance(tensor, QuantTensor):
-                tensor.check(name)
-        return replace(state, types=types)
-
-
-def _most(what: str, value: int, limit: int) -> None:
-    if value > limit:
-        raise CompileError(f"{what} must be at most {limit}, not {value}")
+        """See :func:`~catenary.compiler.legalise.legalise`."""
+        return replace(state, types=legalise(state.graph, state.config))
 
 
 @dataclass(frozen=True)

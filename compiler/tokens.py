@@ -69,9 +69,11 @@ def _with_bits(elements: Sequence[Element], edges: Sequence[Edge]) -> list[Op | 
         units = _concerned(element)
         result += _merged([op for op in late if op.insn.executing_unit in units])
         late = [op for op in late if op.insn.executing_unit not in units]
-        result += [*_merged(element.before), element.item]
-        late += [op for op in element.after if op.insn.wait]
-        result += _merged([op for op in element.after if not op.insn.wait])
+        # A release behind the loop passes on what the waits before it teach, so these stay where they are.
+        giving = {op.insn.executing_unit for op in element.after if op.insn.release}
+        now = [op for op in element.after if op.insn.executing_unit in giving]
+        late += [op for op in element.after if op.insn.executing_unit not in giving]
+        result += [*_merged(element.before), element.item, *_merged(now)]
     return result + _merged(late)
 
 

@@ -105,7 +105,8 @@ class AcceleratorConfig:
 
         All ``chains * chain_length`` lanes have ``mm_tokens`` accumulators each; more channels than lanes take turns.
         """
-        return self.mm_tokens // (2 * -(-depth // (self.chains * self.chain_length)))
+        turns = -(-max(depth, 1) // (self.chains * self.chain_length))
+        return self.mm_tokens // (2 * turns)
 
     def lines(self, nbytes: int) -> int:
         """Lines that ``nbytes`` bytes occupy."""

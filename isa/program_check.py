@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a loader verifies of a program whose file is undamaged: that its parts agree with one another.
 
-Everything here costs far less than the checksum of the image, because weight streams are walked from header to header
-only. Their contents (``|(q - z) s| <= 127``, indices that ascend, padding of zeros) are verified whenever a stream is
-decoded, by :func:`~catenary.isa.stream_decode.decode_blocks`, from which every device takes its weights.
+Weight streams are only walked from header to header, so that a large model takes no longer than its checksum. Their
+contents (``|(q - z) s| <= 127``, indices that ascend, padding of zeros) are verified whenever a stream is decoded, by
+:func:`~catenary.isa.stream_decode.decode_blocks`, from which every device on the host takes its weights.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from catenary.isa.tensor_store import STREAMS, TensorStore
 if TYPE_CHECKING:
     from catenary.isa.program import Program
 
-MOST_INSTRUCTIONS = 1 << 14
-"""Instructions that a loader looks at; a program of 7 billion weights has some 500."""
+MOST_INSTRUCTIONS = 1 << 13
+"""Instructions that a loader looks at: no program has nearly as many, because their number depends on no length."""
 MOST_NODE_RUNS = 1 << 20
 """Nodes that a loader looks at, those of a repeated stage counted each time."""
 ID_BYTES = 8

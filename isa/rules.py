@@ -68,9 +68,16 @@ def consumes_stream(insn: Instruction) -> bool:
     return insn.opcode in (Opcode.MM, Opcode.MV)
 
 
+_REGISTER_FIELDS = {
+    (cls, written): tuple(f for f in cls.body if isinstance(f.kind, RegisterNumber) and f.kind.written is written)
+    for cls in INSTRUCTIONS.values()
+    for written in (False, True)
+}
+
+
 def register_fields(cls: type[Instruction], written: bool) -> tuple[BitField, ...]:
     """Fields of ``cls`` that hold the number of a register that it writes, or else only reads."""
-    return tuple(f for f in cls.body if isinstance(f.kind, RegisterNumber) and f.kind.written is written)
+    return _REGISTER_FIELDS[cls, written]
 
 
 def _formats(table: Mapping[Buffer, tuple[MemoryFormat, ...]]) -> str:

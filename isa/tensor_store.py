@@ -95,9 +95,10 @@ class TensorStore(Mapping[str, Tensor]):
                 raise ProgramError(f"Stream of tensor {shown(name)} must hold a bias, not none")
             return FloatTensor(FloatFormat.F32, bias)
         if ref.kind == WEIGHT:
-            self._outline(name)
             with _stream_of(name):
-                return stream.unpack(data, ref.shape[1], self._config)[0]
+                weight, _, consumed = stream.unpack(data, ref.shape[1], self._config)
+            self._check_size(name, weight.rows, consumed)
+            return weight
         fmt = FloatFormat(ref.kind)
         rows = data
         if len(ref.shape) == 2:
@@ -166,12 +167,16 @@ class TensorStore(Mapping[str, Tensor]):
         ref = self._refs[name]
         with _stream_of(name):
             found = stream.outline(self._bytes(name), ref.shape[1], self._config)
-        if (found.rows, found.consumed) != (ref.shape[0], ref.nbytes):
+        self._check_size(name, found.rows, found.consumed)
+        return found
+
+    def _check_size(self, name: str, rows: int, nbytes: int) -> None:
+        ref = self._refs[name]
+        if (rows, nbytes) != (ref.shape[0], ref.nbytes):
             raise ProgramError(
                 f"Stream of tensor {shown(name)} must have {ref.shape[0]} rows in {ref.nbytes} bytes, "
-                f"not {found.rows} in {found.consumed}"
+                f"not {rows} in {nbytes}"
             )
-        return found
 
 
 @contextlib.contextmanager

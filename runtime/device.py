@@ -38,8 +38,10 @@ class RunStatus:
 
 
 class MemoryDevice(ABC):
-    """One accelerator core with its memory. The methods are called in this order: open, allocate, write and load_code, then
-    run, read and counters as often as wanted, close. A device that is not open raises DeviceError from every other method.
+    """One accelerator core with its memory.
+
+    The methods are called in this order: open, allocate, write and load_code, then run, read and counters as often as
+    wanted, close. A device that is not open raises DeviceError from every other method.
     """
 
     @abstractmethod

@@ -74,6 +74,11 @@ class Engine(Protocol):
         """Counts since the engine was opened or last reset."""
         ...
 
+    @property
+    def nan_seen(self) -> bool:
+        """Whether a NaN was quantised to 0 since the engine was opened or last reset: results mean nothing then."""
+        return False
+
     def close(self) -> None:
         """Free the device. Closing twice is harmless."""
 

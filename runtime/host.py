@@ -51,6 +51,7 @@ class ProgramEngine(Engine):
         self._logits = row_layout(program.config, self.vocab * 4)
         self._ids = row_layout(program.config, 8)
         self._length = 0
+        self._nan_seen = False
         self._base = Counters()
         device.open()
         try:
@@ -72,6 +73,7 @@ class ProgramEngine(Engine):
     def reset(self) -> None:
         """Forget the sequence and set the counters to zero."""
         self._length = 0
+        self._nan_seen = False
         self.doorbell_bytes = 0
         self._base = self._device.counters()
 
@@ -115,6 +117,7 @@ class ProgramEngine(Engine):
     def _start(self, entry: str, arguments: Sequence[int]) -> None:
         self.doorbell_bytes += ARGUMENT_BYTES * len(arguments) + START_BYTES
         status = self._device.run(self._program.entries[entry], arguments, TIMEOUT_S)
+        self._nan_seen |= status.numeric
         if not status.done:
             raise ExecutionError(
                 f"{entry} must finish on {self.device}, not stop at instruction {status.pc}: {status.cause.name}"
@@ -125,6 +128,11 @@ class ProgramEngine(Engine):
         lines = self._device.read(self._program.memory.logits.line, self._logits.lines(rows) * config.line_bytes)
         raw = self._logits.gather(np.frombuffer(lines, np.uint8).reshape(-1, config.line_bytes), rows)
         return np.ascontiguousarray(raw).view("<f4").astype(np.float32).reshape(rows, self.vocab)
+
+    @property
+    def nan_seen(self) -> bool:
+        """The sticky numeric flag of all runs since the last reset."""
+        return self._nan_seen
 
     def counters(self) -> Counters:
         """Counts since the engine was opened or last reset."""

@@ -189,7 +189,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     result = []
     for kind in KINDS if options.model == "all" else (options.model,):
         recipe = RECIPES[kind]
-        recipe = replace(recipe, steps=options.steps or recipe.steps, batch=options.batch or recipe.batch)
+        given = {"steps": options.steps, "batch": options.batch}
+        recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
         out = options.out / f"demo-{kind}" if options.model == "all" else options.out
         teacher = options.teacher
         if options.model == "all" and kind == "sparse":

@@ -19,7 +19,7 @@ from catenary.compiler.importers.model import ImportedModel, Summary
 from catenary.compiler.importers.safetensors_files import WeightFiles, first_not_finite, open_weights
 from catenary.compiler.importers.tokenizer_files import read_tokenizer
 from catenary.isa.errors import CheckpointError
-from catenary.isa.tensors import FloatTensor
+from catenary.isa.tensors import FloatFormat, FloatTensor
 
 CONFIG = "config.json"
 HARMLESS = ("rotary_emb.inv_freq",)
@@ -99,7 +99,15 @@ def inspect_directory(path: Path, max_context: int | None) -> Summary:
         weight_count=sum(sizes[name] for name in _own_shapes(config.shape)),
         decode_weight_count=sum(sizes[name] for name in matrices if name != EMBED),
         dims=config.shape.dims(),
+        graph=build(config.shape, _hollow(config.shape), None, ()),
     )
+
+
+def _hollow(shape: LlamaShape) -> dict[str, FloatTensor]:
+    """Tensors of the right shapes that hold one zero."""
+    zero = np.zeros((), FloatFormat.F16.dtype)
+    sizes = tensor_shapes(shape).items()
+    return {name: FloatTensor(FloatFormat.F16, np.broadcast_to(zero, size)) for name, size in sizes}
 
 
 def _read_config(path: Path, max_context: int | None) -> _Config:

@@ -42,6 +42,7 @@ class Summary:
         decode_weight_count: weights that one decode step multiplies: block linears and head.
         dims: ``hidden``, ``layers``, ``heads``, ``kv_heads``, ``head_dim``, ``ffn``, ``vocab`` and ``max_context``;
             empty where they are not known.
+        graph: the model with weights of zeros that take no memory; ``None`` where the dimensions are not known.
     """
 
     ok: bool
@@ -50,3 +51,4 @@ class Summary:
     weight_count: int
     decode_weight_count: int
     dims: Mapping[str, int]
+    graph: Graph | None = None

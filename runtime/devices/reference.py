@@ -43,6 +43,11 @@ class ReferenceEngine(Engine):
         """Process ``ids``; float32 [1, vocab] or, with ``all_logits``, [len(ids), vocab]."""
         return self._reference.run(ids, position, all_logits)
 
+    @property
+    def nan_seen(self) -> bool:
+        """Whether a NaN was quantised to 0 since the last reset."""
+        return self._reference.nan_seen
+
     def counters(self) -> Counters:
         """All ``None``."""
         return Counters()

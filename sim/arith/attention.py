@@ -111,21 +111,17 @@ def softmax_weights(scores: ArrayLike, value_scales: ArrayLike, lengths: ArrayLi
 def _weights(scores: F32, scales: F32, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int16], F32, F32]:
     """Weights p [..., L], c1 [...] and c2 [...]; L is the largest of ``lengths``."""
     s = scores + np.float32(0.0)  # a copy without signalling NaN, which fmax would not ignore
-    visible, longest = int(lengths.min()), s.shape[-1]
-    hidden = None
+    visible, longest = int(np.minimum.reduce(lengths, axis=None)), s.shape[-1]
     if visible < longest:
-        hidden = np.arange(visible, longest) >= lengths[..., None]
-        s[..., visible:][hidden] = -np.inf
+        # A missing score becomes u = +0.0 and p = 0. As a term of den that is as good as none: another term is 1.0, or
+        # else some term is NaN anyway.
+        s[..., visible:][np.arange(visible, longest) >= lengths[..., None]] = -np.inf
     # Reading and flushing would change nothing: exp is 1 for anything below 2**-26 in magnitude.
     np.subtract(np.fmax.reduce(s, axis=-1, keepdims=True), s, out=s)
     u = exp_negated(s)
-    if hidden is not None:
-        u[..., visible:][hidden] = -0.0  # missing: adding -0.0 changes no sum
     den = sum_settled(u.reshape(-1, longest), nonnegative=True).reshape(lengths.shape)
     # Here, too: what should be flushed, in e or after it, becomes p = 0 in any case.
-    e = np.multiply(u, scales, dtype=np.float32)
-    if hidden is not None:
-        e[..., visible:][hidden] = 0.0
+    e = u * scales
     largest = np.asarray(np.fmax(np.fmax.reduce(e, axis=-1), ABSMAX_FLOOR))
     factor = np.asarray(reciprocal(largest) * np.float32(WEIGHT_LIMIT))  # 0, or at least 2**-126
     p = np.multiply(e, factor[..., None], out=e)  # at most 16383 * (1 + 2**-22): no need to clamp above

@@ -9,6 +9,7 @@ are added as int32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -100,6 +101,7 @@ def _check(dtype: np.dtype[np.generic], columns: int) -> None:
         raise ReductionTooLongError(f"Matrix product must sum over at most {MAX_REDUCTION} elements, not {columns}")
 
 
+@cache
 def _safe_blocks(columns: int) -> tuple[tuple[int, int], ...]:
     if columns > MAX_REDUCTION:
         raise ReductionTooLongError(f"Matrix product must sum over at most {MAX_REDUCTION} elements, not {columns}")

@@ -25,12 +25,13 @@ WEIGHT_CACHE_BYTES = 6 << 30
 """Expanded weights (four bytes each) that one machine keeps."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Chunk:
-    """Lines of one load that are still in the FIFO; ``offset`` bytes of them are taken."""
+    """Lines of one load, ``size`` bytes, that are still in the FIFO; ``offset`` bytes of them are taken."""
 
     line: int
     data: NDArray[np.uint8]
+    size: int
     last: LastLine | None
     offset: int = 0
 
@@ -61,6 +62,7 @@ class StreamFifo:
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
+        self._line_bytes = config.line_bytes
         self._chunks: deque[_Chunk] = deque()
         self._cache: OrderedDict[tuple[int, int, int], tuple[StreamWeights, int]] = OrderedDict()
         self._cached_bytes = 0
@@ -70,7 +72,7 @@ class StreamFifo:
 
     def push(self, line: int, lines: NDArray[np.uint8], last: LastLine | None) -> None:
         """Append the lines of one load, at least one, which begin at memory line ``line``."""
-        self._chunks.append(_Chunk(line, lines.reshape(-1), last))
+        self._chunks.append(_Chunk(line, lines.reshape(-1), lines.size, last))
         self.held_lines += lines.shape[0]
 
     def take_rows(self, layout: RowLayout, count: int) -> NDArray[np.int8]:
@@ -79,15 +81,15 @@ class StreamFifo:
         Raises:
             ExecutionError: the stream holds less, or is inside a row block.
         """
-        nbytes = layout.lines(count) * self._config.line_bytes
+        nbytes = layout.lines(count) * self._line_bytes
         if not nbytes:
             return np.zeros((0, layout.row_bytes), np.int8)
         chunk = self._front()
-        if chunk.offset % self._config.line_bytes or chunk.data.size - chunk.offset < nbytes:
-            left = chunk.data.size - chunk.offset
+        if chunk.offset % self._line_bytes or chunk.size - chunk.offset < nbytes:
+            left = chunk.size - chunk.offset
             raise ExecutionError(f"Stream must hold {nbytes} bytes of rows from a line on, not {left}")
-        lines = chunk.data[chunk.offset : chunk.offset + nbytes].reshape(-1, self._config.line_bytes)
-        self._advance(chunk, nbytes, layout.last_line_bytes(count, self._config.line_bytes))
+        lines = chunk.data[chunk.offset : chunk.offset + nbytes].reshape(-1, self._line_bytes)
+        self._advance(chunk, nbytes, layout.last_line_bytes(count, self._line_bytes))
         return layout.gather(lines, count).view(np.int8)
 
     def take_weights(self, depth: int, rows: int) -> StreamWeights:
@@ -97,14 +99,14 @@ class StreamFifo:
             ExecutionError: the stream ends too early, or its blocks do not fit the instruction.
         """
         chunk = self._front()
-        key = (chunk.line * self._config.line_bytes + chunk.offset, depth, rows)
+        key = (chunk.line * self._line_bytes + chunk.offset, depth, rows)
         known = self._cache.get(key)
         if known is None:
             known = self._expand(chunk, depth, rows), 4 * depth * rows
             self._remember(key, known)
         else:
             self._cache.move_to_end(key)
-        self._advance(chunk, known[0].consumed, self._config.line_bytes)
+        self._advance(chunk, known[0].consumed, self._line_bytes)
         return known[0]
 
     def finish(self) -> None:
@@ -115,7 +117,7 @@ class StreamFifo:
         """
         self._drop_padding()
         if self._chunks:
-            left = sum(chunk.data.size - chunk.offset for chunk in self._chunks)
+            left = sum(chunk.size - chunk.offset for chunk in self._chunks)
             raise ExecutionError(f"Stream must be empty at the end, not hold {left} bytes")
 
     def reset(self) -> None:
@@ -125,7 +127,7 @@ class StreamFifo:
 
     def forget(self, line: int, lines: int) -> None:
         """Drop expanded weights that lie in memory lines which have been written."""
-        low, high = line * self._config.line_bytes, (line + lines) * self._config.line_bytes
+        low, high = line * self._line_bytes, (line + lines) * self._line_bytes
         if high <= self._cached[0] or self._cached[1] <= low:
             return  # as nearly always: a store of keys, values or logits
         stale = [key for key, (known, _) in self._cache.items() if key[0] < high and low < key[0] + known.consumed]
@@ -142,23 +144,22 @@ class StreamFifo:
         """Remove leading chunks of which only padding is left: less than a line, all zero."""
         while self._chunks:
             chunk = self._chunks[0]
-            rest = chunk.data[chunk.offset :]
-            if rest.size >= self._config.line_bytes or rest.any():
+            if chunk.size - chunk.offset >= self._line_bytes or chunk.data[chunk.offset :].any():
                 return
             self._pop()
 
     def _pop(self) -> None:
         chunk = self._chunks.popleft()
-        self.held_lines -= -(-(chunk.data.size - chunk.offset) // self._config.line_bytes)
+        self.held_lines -= -(-(chunk.size - chunk.offset) // self._line_bytes)
 
     def _advance(self, chunk: _Chunk, nbytes: int, used: int) -> None:
         """Take ``nbytes`` bytes, of whose last line ``used`` count."""
-        if chunk.last is not None and chunk.offset + nbytes > chunk.data.size - self._config.line_bytes:
+        if chunk.last is not None and chunk.offset + nbytes > chunk.size - self._line_bytes:
             self.on_last_line(chunk.last, used)
-        before = -(-(chunk.data.size - chunk.offset) // self._config.line_bytes)
+        before = -(-(chunk.size - chunk.offset) // self._line_bytes)
         chunk.offset += nbytes
-        self.held_lines -= before - -(-(chunk.data.size - chunk.offset) // self._config.line_bytes)
-        if chunk.offset == chunk.data.size:
+        self.held_lines -= before - -(-(chunk.size - chunk.offset) // self._line_bytes)
+        if chunk.offset == chunk.size:
             self._chunks.popleft()
 
     def _expand(self, chunk: _Chunk, depth: int, rows: int) -> StreamWeights:

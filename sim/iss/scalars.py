@@ -86,10 +86,15 @@ class Scalars:
         values, function = self._values, _FUNCTIONS[insn.function]
         rd, ra, (rb, imm) = insn.rd, insn.ra, insn.b
 
-        def general() -> None:
-            self.set(rd, function(values[ra], values[rb] + imm & MASK))
+        def refuse() -> None:
+            self.set(rd, function(values[ra], values[rb]))
 
         def add() -> None:
             values[rd] = values[ra] + values[rb] + imm & MASK
 
-        return add if rd and insn.function is AluFunction.ADD else general
+        def other() -> None:
+            values[rd] = function(values[ra], values[rb] + imm & MASK) & MASK
+
+        if rd == 0:
+            return refuse
+        return add if insn.function is AluFunction.ADD else other

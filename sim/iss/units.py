@@ -82,7 +82,8 @@ class Storage:
             ExecutionError: there are fewer, or CONTEXT is in the middle of a sum.
         """
         if tokens > self.config.mm_tokens:
-            raise ExecutionError(f"Tokens of a matrix instruction must be at most {self.config.mm_tokens}, not {tokens}")
+            most = self.config.mm_tokens
+            raise ExecutionError(f"Tokens of a matrix instruction must be at most {most}, not {tokens}")
         if self.accumulating:
             raise ExecutionError("Accumulators must have been emitted by CONTEXT before another matrix instruction")
 
@@ -299,12 +300,12 @@ class ContextAccumulators:
         """CONTEXT."""
         values = s.scalars.reader(insn.tokens, insn.rows, insn.first, insn.act, insn.scales, insn.out)
         rows_of = _rows_of(s, insn)
-        depth = insn.depth
+        depth, most = insn.depth, s.config.context_rows(insn.depth)
 
         def run() -> None:
             tokens, rows, first, act, scales_at, out = values()
-            if tokens > s.config.context_rows(depth):
-                raise ExecutionError(f"Tokens of CONTEXT must be at most {s.config.context_rows(depth)}, not {tokens}")
+            if tokens > most:
+                raise ExecutionError(f"Tokens of CONTEXT must be at most {most}, not {tokens}")
             s.accumulating = not insn.emit
             if insn.clear:
                 self._sums = np.zeros((2 * tokens, depth), np.int32)

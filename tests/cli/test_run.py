@@ -27,6 +27,7 @@ KEYS = [
     "decode_s",
     "total_s",
     "counters",
+    "nan_seen",
 ]
 
 

@@ -53,6 +53,8 @@ PORTS = "port_bytes must be one or more powers of two of at least 4, not {}"
             if field.type == "int"
         ),
         ({"chains": -1}, "chains must be at least 1, not -1"),
+        ({"chains": (1 << 28) + 1}, f"chains must be at most {1 << 28}, not {(1 << 28) + 1}"),
+        ({"memory_bytes": 1 << 49}, f"memory_bytes must be at most {1 << 48}, not {1 << 49}"),
         ({"chain_length": 24}, "chain_length must be a multiple of 16, not 24"),
         ({"act_bytes": 2049}, "act_bytes must be a multiple of 16, not 2049"),
         ({"stream_atom": 6}, "stream_atom must be a multiple of 4, not 6"),

@@ -26,7 +26,7 @@ from catenary.sim.reference import Reference
 from tests.conftest import ROOT
 from tests.graphs import FEATURES, quantised_form, random_graph
 from tests.isa.small_programs import SMALL, small_program
-from tests.programs.suite import ODD
+from tests.programs.support import ACCELERATORS
 
 FIELDS = {
     "config", "entries", "memory", "code", "tables", "structure", "tensor_refs", "counts", "tokenizer_json",
@@ -73,7 +73,7 @@ def round_trip(program: Program, path: Path) -> Program:
     return loaded
 
 
-@pytest.mark.parametrize("config", [SMALL, ODD], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [SMALL, ACCELERATORS["ports-16-8-4"]], ids=lambda config: config.name)
 @pytest.mark.parametrize("seed, bits", [(1, 8), (2, 4), (3, 3), (4, 2), (5, None), (6, 4)])
 def test_random_programs_survive(tmp_path: Path, seed: int, bits: int | None, config: AcceleratorConfig) -> None:
     """``bits=None`` rounds plainly; everything else mixes N, groups, zeros and biases at random."""

@@ -115,6 +115,7 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Parts], None], str]] = {
     "config": (header("config", "chains", value=9), f"Configuration hash must be [...], not '{HASH}'"),
     "config type": (header("config", "chains", value=8.0), "chains must be of type int, not 8.0"),
     "config rule": (header("config", "chains", value=0), "chains must be at least 1, not 0"),
+    "config size": (header("config", "chains", value=1 << 40), f"chains must be at most {1 << 28}, not {1 << 40}"),
     "config key": (
         header("config", "x", value=0),
         "Accelerator parameters must be exactly [...], not with ['x'] missing or added",
@@ -193,7 +194,7 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Parts], None], str]] = {
         other_config(instruction_words=100),
         f"Code must have at most 100 instructions, not {INSTRUCTIONS}",
     ),
-    "too many instructions": (longer_code(1 << 15), f"Code must have at most {1 << 14} instructions, not {1 << 15}"),
+    "too many instructions": (longer_code(1 << 15), f"Code must have at most {1 << 13} instructions, not {1 << 15}"),
     "buffers": (other_config(vector_words=128), "Instruction [...] must end within the 128 words of V, not at [...]"),
     "row blocks": (
         other_config(chains=1), "Stream of tensor [...]: rows of a row block of 4:16 must be at most 4, not 16",

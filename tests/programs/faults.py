@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from catenary.compiler.builder import LoopOp, Op, flatten
 from catenary.compiler.pipeline import build_program
 from catenary.compiler.state import Compilation
+from catenary.isa.errors import CatenaryError
 from catenary.isa.instructions import Instruction, Units, decode_all, encode_all
 from catenary.isa.program import ENTRIES, Program
 from tests.graphs import quantised_form, random_llama_graph
@@ -57,12 +58,20 @@ class Subject:
             rows = [engine.run(ids[:9], 0), engine.run(ids[9:14], 9, all_logits=True)]
             return np.concatenate([*rows, engine.run([1], 14), engine.run([2], 15)])
 
+    def error(self, code: Sequence[Instruction]) -> str | None:
+        """Why ``code`` is refused; None if it runs."""
+        try:
+            self.run(code)
+        except CatenaryError as error:
+            return str(error)
+        return None
+
     def edges(self) -> list[tuple[str, frozenset[Bit], bool]]:
         """Every edge of the program: its entry, its bits, and whether the judge finds that it does nothing."""
         found = []
+        rng = random.Random(SEED)
+        turns = (lambda: 2, lambda: 1, lambda: rng.randrange(3), lambda: rng.randrange(1, 3))
         for entry in ENTRIES:
-            rng = random.Random(SEED)
-            turns = (lambda: 2, lambda: 1, lambda: rng.randrange(3), lambda: rng.randrange(1, 3))
             traces = [Trace.of(self.state.code[entry], turn) for turn in turns]
             found += [(entry, e, not any(trace.problems(e) for trace in traces)) for e in edges(traces)]
         return found

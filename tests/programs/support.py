@@ -33,14 +33,14 @@ ACCELERATORS: Mapping[str, AcceleratorConfig] = {
     "hbm-slice": HBM_SLICE,
     # Lines of 28 and of 16 bytes, tiles of an odd number of tokens, a stream FIFO of a few lines, queues of one entry.
     "ports-16-8-4": replace(
-        SMALL, name="ports-16-8-4", port_bytes=(16, 8, 4), chains=3, mm_tokens=6, stream_bytes=64, stream_atom=4
+        SMALL, name="ports-16-8-4", port_bytes=(16, 8, 4), chains=3, mm_tokens=10, stream_bytes=64, stream_atom=4
     ),
     "ports-8-4-4": replace(
         SMALL, name="ports-8-4-4", port_bytes=(8, 4, 4), chains=5, mm_tokens=7, stream_bytes=32, queue_depth=1
     ),
     # Buffers that take a model of 64 positions two tokens at a time.
     "tiny": replace(
-        SMALL, name="tiny", vector_words=2560, act_bytes=4096, stream_bytes=16, chains=3, mm_tokens=2, desc_words=128
+        SMALL, name="tiny", vector_words=2560, act_bytes=4096, stream_bytes=16, chains=4, mm_tokens=2, desc_words=128
     ),
 }
 

@@ -66,7 +66,6 @@ def test_the_subject_is_sound_and_reaches_every_instruction(subject, full):
         code[at] = Loop(count=Operand(31, 0), length=1)  # a register that nobody writes
         with pytest.raises(ExecutionError, match=rf"^Instruction {at} "):
             subject.run(code)
-            pytest.fail(f"instruction {at} was not reached: {subject.code[at]}")
 
 
 def with_imm(operand: Operand, change: int) -> Operand:
@@ -130,23 +129,21 @@ def test_a_stream_of_another_length_is_refused(subject, segment, change, message
 def test_a_loop_that_does_not_run_is_refused_or_a_program_of_its_own(subject):
     """What a loop leaves undone is missed where it is read. Only whole layers, whose input is their output, are not."""
     silent = []
-    for at, insn in enumerate(subject.code):
-        if not isinstance(insn, Loop):
-            continue
+    loops = [at for at, insn in enumerate(subject.code) if isinstance(insn, Loop)]
+    for at in loops:
         code = [*subject.code]
-        code[at] = replace(insn, count=Operand())
-        try:
-            rows = subject.run(code)
-        except ExecutionError as error:
-            assert str(error).startswith("Instruction ")
+        code[at] = replace(code[at], count=Operand())
+        error = subject.error(code)
+        if error is None:
+            silent.append(at)
         else:
-            silent.append(insn)
-            assert (rows != subject.expected).any()
-    layers, passes = Operand(0, 2), next(insn.count for insn in subject.code if isinstance(insn, Loop))
-    # No layers is a smaller model; no pass, or none with logits wanted, leaves the logits of an earlier run in memory.
-    assert sum(insn.count == layers for insn in silent) == 2
-    assert {insn.count for insn in silent} <= {layers, passes, *(i.count for i in subject.code if isinstance(i, Loop))}
-    assert len(silent) <= 4
+            assert error.startswith("Instruction ")
+    # The passes of a prefill, and the condition of its head, run no times in sound programs too: the logits in memory
+    # stay. So do layers, which are a smaller model then. KV heads and tiles, embedding rows and tiles of logits do not.
+    bodies = {at: subject.code[at].length for at in loops}
+    inside_head = [at for at in silent if isinstance(subject.code[at + 1], Argmax)]
+    assert not inside_head
+    assert len(silent) == 4, [(at, bodies[at]) for at in silent]
 
 
 def test_a_program_without_end_is_refused(subject):
@@ -161,7 +158,7 @@ def test_random_changes_never_hang_or_crash(subject, monkeypatch):
     monkeypatch.setattr(host, "TIMEOUT_S", 2.0)
     rng = random.Random(SEED)
     refused = 0
-    for number in range(60):
+    for _ in range(60):
         code = [*subject.code]
         at = rng.randrange(len(code))
         parts = (*code[at].prefix[1:], *code[at].body)
@@ -169,11 +166,8 @@ def test_random_changes_never_hang_or_crash(subject, monkeypatch):
             continue
         part = rng.choice(parts)
         code[at] = replace(code[at], **{part.name: random_value(rng, part)})
-        try:
-            subject.run(code)
-        except CatenaryError:
-            refused += 1
-    assert refused > 30, f"seed {SEED}, {number}"
+        refused += subject.error(code) is not None
+    assert refused > 30, f"seed {SEED}"
 
 
 def machine(text: str, hazards: bool = True, **changes) -> Machine:
@@ -241,7 +235,7 @@ def test_a_loop_that_is_skipped_ends_the_loop_around_it():
 
 
 def test_neighbours_in_a_line_do_not_race_but_overlapping_rows_do():
-    """Rows of four bytes, two in a line: row 1 is stored while row 0 is loaded; without a token, row 1 itself is not."""
+    """Two rows in a line: row 1 may be stored while row 0 is loaded; without a token, row 1 may not be loaded."""
     start = "ld buffer=v format=f32 rows=1 elements=4 memory=4 row_lines=2 release=store\n"
     store = "st buffer=v format=f32 address=0 memory=8 row=1 rows=1 elements=1 pack=1 wait=load {}\n"
     load = "ld buffer=v format=f32 address=8 stride=1 memory=8 rows={} elements=1 pack=1 {}\nend"

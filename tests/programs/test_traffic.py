@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -93,12 +95,10 @@ def test_decode_reads_weights_once_and_moves_nothing_else(form, accelerator):
         areas = 4 * attention.kv_heads * graph.stages[1].repeat
         useful = program.counts.kv_bytes_per_token * position
         assert useful <= moved["read kv"]
-        if attention.head_dim * 2 <= config.line_bytes or config.line_bytes % attention.head_dim == 0:
-            packed = 2 * useful  # a power of two of rows in a line wastes less than half of it
-            assert moved["read kv"] <= packed + areas * config.line_bytes
+        assert moved["read kv"] <= 2 * useful + areas * config.line_bytes  # more than half of a line holds rows
         once = sorted(device.streamed)
         assert sum(count for _, count in once) * config.line_bytes == program.weight_bytes
-        assert all(line + count <= after for (line, count), (after, _) in zip(once, once[1:], strict=False))
+        assert all(line + count <= after for (line, count), (after, _) in pairwise(once))
 
 
 def test_code_is_fetched_once():
@@ -149,13 +149,16 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("accelerator", ["small", "hbm-slice", "ports-16-8-4"])
+# The last one holds the scores of a whole group for 256 positions, but not for 4,096.
+CONTEXT_CONFIGS = (SMALL, HBM_SLICE, ACCELERATORS["ports-16-8-4"], replace(SMALL, name="less-act", act_bytes=32768))
+
+
+@pytest.mark.parametrize("config", CONTEXT_CONFIGS, ids=lambda config: config.name)
 @pytest.mark.parametrize("model", MODELS)
-def test_instruction_bytes_do_not_depend_on_the_context(model, accelerator):
+def test_instruction_bytes_do_not_depend_on_the_context(model, config):
     """Code and tables of a model of 4,096 positions, compiled for 256, for 4,096 and for something odd in between."""
     programs = [
         compile_graph(quantised_form(random_llama_graph(3, context=context, **MODELS[model]), 3), config)
-        for config in [ACCELERATORS[accelerator]]
         for context in (256, 1000, 4096)
     ]
     assert len({program.instruction_bytes for program in programs}) == 1
@@ -164,7 +167,7 @@ def test_instruction_bytes_do_not_depend_on_the_context(model, accelerator):
 
 @pytest.mark.parametrize("config", [SMALL, HBM_SLICE], ids=lambda config: config.name)
 def test_a_layer_costs_its_descriptor_row(config):
-    """From one layer to two to three the code stays, word for word but for the loop's count and the places of things."""
+    """From one layer to two to three only the descriptor table grows."""
     sizes = []
     for layers in (1, 2, 3, 7):
         program = compile_graph(quantised_form(random_llama_graph(6, layers=layers), 6), config)
@@ -175,7 +178,6 @@ def test_a_layer_costs_its_descriptor_row(config):
     assert [tables for _, tables in sizes] == [sizes[0][1] + row * more for more in (0, 1, 2, 6)]
 
 
-@pytest.mark.slow
 def test_a_model_of_the_size_of_llama_2_7b_needs_64_kib():
     """The layout of LLaMA-2-7B (32 layers, 4,096 positions), with narrow matrices so that it compiles in seconds."""
     graph = random_llama_graph(

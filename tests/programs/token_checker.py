@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An independent judge of token assignment: it runs structured code and sees whether every conflict is ordered.
 
-It knows nothing of how tokens are assigned. Code is unrolled with some number of turns for each loop, executed in
-program order with vector clocks, and each operation's regions are compared with those of all earlier operations of other
-units.
+It knows nothing of how tokens are assigned. Code is unrolled with some number of turns for each loop and executed in
+program order with vector clocks; each operation's regions are compared with those of all earlier ones of other units.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def checkpoint_tensors(model: DemoModel) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         value = parameter.detach()
-        value = (value * masks[name] if name in masks else value).half().cpu()
+        value = (value * masks[name] if name in masks else value).half().cpu() + 0.0  # no zero is negative
         stem, _, part = name.rpartition(".mlp.")
         if not model.shape.experts or not stem:
             tensors[name] = value.contiguous()

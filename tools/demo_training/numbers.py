@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiler's own pruning and rounding, put into a model in training: what is trained is what will be compiled."""
+"""The compiler's own pruning and rounding, put into a model in training.
+
+Masks, steps and code ranges are the compiler's. A weight is rounded to the nearest code of the final step, where the
+compiler rounds just before it fits the scale of the row: about one code in a hundred differs by one.
+"""
 
 from __future__ import annotations
 
