@@ -40,8 +40,8 @@ def verb(
 ) -> EvalReport:
     """Score a text: perplexity, and bits per byte of the text."""
     import catenary
-    from catenary.cli.progress import counted, warn_of_nan
-    from catenary.cli.sessions import load_source, open_engine
+    from catenary.cli.progress import counted
+    from catenary.cli.sessions import NAN_SEEN, load_source, open_engine, warn
     from catenary.cli.texts import read_text
 
     contents = read_text("--text", text)
@@ -56,7 +56,7 @@ def verb(
         nan_seen = engine.nan_seen
     result = EvalReport(engine.device, found.perplexity, found.bits_per_byte, found.tokens, found.seconds, nan_seen)
     if nan_seen:
-        warn_of_nan()
+        warn(NAN_SEEN)
     if not json:
         typer.echo(
             f"perplexity {result.perplexity:.4f}, {result.bits_per_byte:.4f} bits per byte, "

@@ -35,8 +35,3 @@ def counted(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar for ``total`` steps (``None``: nobody knows how many); call with the number of steps done so far."""
     with _bar(title, total) as show:
         yield lambda done: show(title, done)
-
-
-def warn_of_nan() -> None:
-    """Say on stderr that the results mean nothing."""
-    sys.stderr.write("warning: a NaN was quantised to 0 on the way; the results mean nothing\n")

@@ -72,7 +72,8 @@ class Printer:
 
 def verb(
     source: Annotated[
-        Path | None, typer.Argument(metavar="PROGRAM|MODEL", help="A .cat file, or a Hugging Face directory.")
+        Path | None,
+        typer.Argument(metavar="PROGRAM|MODEL", help="A .cat file, or a Hugging Face directory; by default the demo."),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", metavar="TEXT", help="Text to continue; gets a BOS token where due.")
@@ -96,8 +97,8 @@ def verb(
     """Continue a prompt with a program or a model; the new text goes to stdout as it is made."""
     start = time.perf_counter()
     import catenary
-    from catenary.cli.progress import counted, warn_of_nan
-    from catenary.cli.sessions import load_source, open_engine
+    from catenary.cli.progress import counted
+    from catenary.cli.sessions import NAN_SEEN, load_source, open_engine, warn
     from catenary.cli.texts import read_prompt
     from catenary.runtime.generate import check_prompt
 
@@ -148,7 +149,7 @@ def verb(
             nan_seen=engine.nan_seen,
         )
     if result.nan_seen:
-        warn_of_nan()
+        warn(NAN_SEEN)
     if stats:
         show_stats(result)
     return result

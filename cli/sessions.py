@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from catenary.runtime.engine import Engine
 
 
+NAN_SEEN = "a NaN was quantised to 0 on the way; the results mean nothing"
+DEMO_MODEL = Path("models") / "demo-dense"
+"""The model that runs when none is named, in a checkout of the project."""
+
+
 def warn(message: str) -> None:
     """Print a warning, one line on stderr."""
     sys.stderr.write(f"warning: {message}\n")
@@ -30,10 +35,17 @@ def load_source(path: Path | None, device: str | None) -> Program | ImportedMode
         DeviceError: the device is unknown, which is told before a large file is read.
     """
     if path is None:
-        raise UsageError("PROGRAM or MODEL must be given: there is no default model yet")
+        path = _checkout() / DEMO_MODEL
+        if not path.is_dir():
+            raise UsageError("PROGRAM or MODEL must be given: the demo model comes with a checkout of the project only")
     if device is not None:
         device_info(device)
     return catenary.load(path)
+
+
+def _checkout() -> Path:
+    """The checkout that this package is installed from in editable form; of a wheel, a folder without models."""
+    return Path(catenary.__file__).resolve().parents[2]
 
 
 def open_engine(device: str | None, source: Program | ImportedModel) -> Engine:

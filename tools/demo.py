@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``make demo``: a checkpoint becomes a program, and the simulated accelerator writes with it.
+"""``make demo``: checkpoints become programs, and the simulated accelerator writes stories with them.
 
-Runs the small trained model of ``$CATENARY_DATA`` (by default ``../shared/data``) when it is there, else a Llama with
-random weights, whose text means nothing but whose tokens must agree just the same.
+The models are the project's own, dense and 8:16 sparse; ``models/README.md`` says how they were trained.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,44 +15,36 @@ from rich.table import Table
 
 import catenary
 from catenary.cli.progress import stages
-from catenary.compiler.random_models import llama_config, write_model
 
-ROOT = Path(__file__).resolve().parents[1]
+MODELS = Path(__file__).resolve().parents[1] / "models"
 PROMPT = "Once upon a time"
-NEW_TOKENS = 80
-CONTEXT = 256
+NEW_TOKENS = 100
+RUNS = (("demo-dense", 8, "none"), ("demo-dense", 4, "none"), ("demo-sparse", 4, "8:16"))
+"""Checkpoint, weight bits and sparsity."""
 
 console = Console(highlight=False)
 
 
-def find_model(scratch: Path) -> tuple[Path, str]:
-    """The checkpoint to show, and what it is."""
-    data = Path(os.environ.get("CATENARY_DATA", ROOT.parent / "shared" / "data")) / "stories260K"
-    if data.is_dir():
-        return data, "stories260K, a Llama of 260 thousand weights that knows children's stories"
-    model = write_model(scratch / "random-llama", llama_config(max_position_embeddings=CONTEXT), seed=1)
-    return model, "a Llama with random weights (no trained model at hand): its text means nothing"
-
-
-def show(model: Path, bits: int) -> tuple[str, ...]:
+def show(model: str, bits: int, sparsity: str) -> tuple[str, ...]:
     """Compile ``model``, let the simulator write, check the tokens against the reference; returns a row of figures."""
+    name = f"{model} W{bits}A8KV8" + ("" if sparsity == "none" else f" {sparsity}")
     with stages() as progress:
-        program = catenary.compile(model, weight_bits=bits, group_size=16, max_context=CONTEXT, progress=progress)
+        program = catenary.compile(MODELS / model, weight_bits=bits, sparsity=sparsity, progress=progress)
     tokenizer = catenary.tokenizer(program)
     if tokenizer is None:
-        raise SystemExit(f"Checkpoint {model} must have a tokenizer.json")
+        raise SystemExit(f"Checkpoint {model} must have a tokenizer.json, not none")
     ids = tokenizer.encode(PROMPT)
-    console.print(f"\n[bold]W{bits}A8KV8[/bold] on the instruction-set simulator:")
-    console.print(PROMPT, end="")
+    console.print(f"\n[bold]{name}[/bold] on the instruction-set simulator:")
+    console.out(PROMPT, end="")
     text = tokenizer.stream(ids)
     started = time.perf_counter()
     with catenary.open_device("iss", program) as engine:
         written = catenary.generate(
-            engine, ids, max_new_tokens=NEW_TOKENS, on_token=lambda token: console.print(text.push(token), end="")
+            engine, ids, max_new_tokens=NEW_TOKENS, on_token=lambda token: console.out(text.push(token), end="")
         )
         seconds = time.perf_counter() - started
         counters = engine.counters()
-    console.print(text.finish())
+    console.out(text.finish())
     with catenary.open_device("reference", program) as engine:
         expected = catenary.generate(engine, ids, max_new_tokens=NEW_TOKENS)
     equal = (written.ids, written.logits_sha256) == (expected.ids, expected.logits_sha256)
@@ -63,7 +52,7 @@ def show(model: Path, bits: int) -> tuple[str, ...]:
         raise SystemExit(f"Tokens of iss must equal those of reference, not {written.ids} and {expected.ids}")
     steps = len(ids) + len(written.ids)
     return (
-        f"W{bits}A8KV8",
+        name,
         f"{program.bits_per_weight:.2f}",
         f"{(counters.bytes_read or 0) // steps:,}",
         f"{program.instruction_bytes:,}",
@@ -77,11 +66,8 @@ def main() -> None:
     table = Table(title="\nWhat it took", title_justify="left")
     for column in ("program", "bits a weight", "bytes read a token", "instruction bytes", "tokens/s", "reference"):
         table.add_column(column, justify="left" if column in ("program", "reference") else "right")
-    with tempfile.TemporaryDirectory() as scratch:
-        model, what = find_model(Path(scratch))
-        console.print(f"The model: {what}.")
-        for bits in (8, 4):
-            table.add_row(*show(model, bits))
+    for run in RUNS:
+        table.add_row(*show(*run))
     console.print(table)
     console.print(
         "Simulated: every instruction of the program ran in software, bit exact; tokens/s are wall-clock seconds of "

@@ -195,15 +195,15 @@ def _partials(rows: F32, lane: int, safe: bool) -> F32:
         partials = np.full((count, width), -0.0, np.float32)
         partials[:, :n] = rows
         return partials
-    if lane == 0 and n < 2 * PARTIALS:
-        partials, position = rows[:, :PARTIALS].copy(), PARTIALS
-    else:
-        partials, position = np.full((count, PARTIALS), -0.0, np.float32), 0
     if safe and lane == 0 and n >= 2 * PARTIALS:
         # All whole chunks in one call: along a strided axis numpy adds slice after slice, in ascending order.
         position = n - n % PARTIALS
         chunks = rows[:, :position].reshape(count, -1, PARTIALS)
-        np.add.reduce(chunks, axis=1, out=partials, initial=np.float32(-0.0))  # exact: order as defined, tested
+        partials = np.add.reduce(chunks, axis=1, initial=np.float32(-0.0))  # exact: order as defined, tested
+    elif lane == 0:
+        partials, position = rows[:, :PARTIALS].copy(), PARTIALS
+    else:
+        partials, position = np.full((count, PARTIALS), -0.0, np.float32), 0
     while position < n:
         step = min(PARTIALS - lane, n - position)
         target = partials[:, lane : lane + step]

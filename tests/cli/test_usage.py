@@ -15,7 +15,6 @@ VERBS = ("compile", "run", "eval", "inspect", "devices", "bench", "check")
 BAD = {
     "verb": (["explode"], "No such command 'explode'."),
     "option": (["run", "--explode"], "No such option: --explode"),
-    "no-source": (["run", "--prompt", "x"], "PROGRAM or MODEL must be given: there is no default model yet"),
     "no-model": (["compile", "-o", "x.cat"], "Missing argument 'MODEL'."),
     "no-output": (["compile", "{model}"], "Missing option "),
     "absent": (["run", "{dir}/no.cat"], "Program or model must be an existing file or folder, not '{dir}/no.cat'"),
