@@ -29,7 +29,18 @@ from catenary.isa.assembler import format_field
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ProgramError
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import LOOP_DEPTH, Buffer, End, Instruction, Load, Loop, Unit, Units, decode_all
+from catenary.isa.instructions import (
+    LOOP_DEPTH,
+    TOKEN_LIMIT,
+    Buffer,
+    End,
+    Instruction,
+    Load,
+    Loop,
+    Unit,
+    Units,
+    decode_all,
+)
 from catenary.isa.registers import ARGUMENT_REGISTERS
 from catenary.isa.rules import RULES, consumes_stream, misfits, register_fields
 
@@ -211,6 +222,8 @@ class _Walk:
         self._flow(index, insn)
         for target in _others(insn.release, unit):
             self._tokens[unit, target] += 1
+            if self._tokens[unit, target] > TOKEN_LIMIT:
+                self._report(index, f"Tokens {_pair((unit, target))} must be at most {TOKEN_LIMIT}, not more")
         self._written |= {getattr(insn, f.name) for f in register_fields(type(insn), written=True)}
 
     def _take(self, index: int, owner: str, pair: Pair) -> None:

@@ -21,6 +21,8 @@ WORD_BITS = 256
 WORD_BYTES = WORD_BITS // 8
 LOOP_DEPTH = 4
 """How deep hardware loops nest."""
+TOKEN_LIMIT = 255
+"""Most tokens that the counter of a pair of units holds."""
 
 
 class Unit(IntEnum):
@@ -344,7 +346,7 @@ class Context(Instruction):
 
 @dataclass(frozen=True, kw_only=True)
 class Norm(Instruction):
-    """RMSNorm or LayerNorm of rows.
+    """RMSNorm or LayerNorm of rows. ``dst`` may be ``x``.
 
     ::
 
@@ -485,7 +487,8 @@ class Softmax(Instruction):
             A[dst + (2 * r) * dst_stride], A[dst + (2 * r + 1) * dst_stride] = hi, lo    # zeros from n to total
             V[scales + 2 * r], V[scales + 2 * r + 1] = c1, c2
 
-    The last word of each part is filled with zeros.
+    The last word of each part is filled with zeros. The scores are working storage: what ``x`` holds afterwards is
+    undefined.
     """
 
     opcode = Opcode.SOFTMAX

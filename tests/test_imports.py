@@ -35,8 +35,7 @@ def test_devices_share_the_arithmetic_at_most(one: str, other: str) -> None:
 def test_isa_needs_the_standard_library_and_numpy_alone() -> None:
     for module in GRAPH.find_descendants("catenary.isa"):
         outside = {name for name in GRAPH.find_modules_directly_imported_by(module) if not name.startswith("catenary")}
-        container = {"safetensors"} if module == "catenary.isa.program" else set()
-        assert outside <= sys.stdlib_module_names | {"numpy"} | container, module
+        assert outside <= sys.stdlib_module_names | {"numpy"}, module
 
 
 @pytest.mark.parametrize("room", ["isa", "hw", "compiler", "sim", "runtime", "boards"])

@@ -20,6 +20,7 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ExecutionError
 from catenary.isa.instructions import (
     LOOP_DEPTH,
+    TOKEN_LIMIT,
     WORD_BYTES,
     Alu,
     Apply,
@@ -234,6 +235,8 @@ class Machine:
             token = self._loads if item.unit is Unit.LOAD else 0, hazards.give(item.unit)
             for number in item.releases:
                 self._tokens[number].append(token)
+                if len(self._tokens[number]) > TOKEN_LIMIT:
+                    raise ExecutionError(f"A token counter must hold at most {TOKEN_LIMIT} tokens, not more")
 
     def _take(self, number: int, unit: Unit) -> None:
         queue = self._tokens[number]

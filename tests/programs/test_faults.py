@@ -74,7 +74,7 @@ def with_imm(operand: Operand, change: int) -> Operand:
 
 FAULTS = {
     "norm reads behind its input": (
-        Norm, lambda i: replace(i, x=Operand(0, SMALL.vector_words // 16)), r"Word \d+ of buffer V must be written"),
+        Norm, lambda i: replace(i, x=Operand(0, 2800)), r"Word \d+ of buffer V must be written"),
     "combine reads elsewhere": (Combine, lambda i: replace(i, b=Operand(0, 2800)), r"Word \d+ of buffer V must be"),
     "quant reads behind V": (Quant, lambda i: replace(i, x=Operand(0, 40000)), r"Access to buffer V must end at word"),
     "mm reads behind A": (MatrixMatrix, lambda i: replace(i, act=Operand(0, 65000)), r"Access to buffer A must end"),

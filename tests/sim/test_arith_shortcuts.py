@@ -22,9 +22,8 @@ def same(a, b):
 def test_few_numbers_are_as_many(name, seed):
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 1 << 31, 2000, dtype=np.uint32).view(np.float32)
-    edges = (
-        np.arange(1, 254, dtype=np.uint32)[:, None] << 23 | np.array([0, 1, 0x7FFF, 0x8000, 0x7FFFFF], np.uint32)
-    ).view(np.float32)
+    mantissas = np.array([0, 1, 0x7FFF, 0x8000, 0x7FFFFF], np.uint32)
+    edges = (np.arange(1, 254, dtype=np.uint32)[:, None] << 23 | mantissas).view(np.float32)
     x = np.concatenate([x, edges.reshape(-1), AWKWARD])
     function = getattr(arith, name)
     whole = function(x)
