@@ -19,8 +19,6 @@ from catenary.isa.tensors import BLOCK
 
 LONGEST_USUAL_CONTEXT = 4096
 """Positions that programs are compiled for at most unless more are asked for."""
-CARRY = "carry"
-"""The slot of the value that flows from stage to stage: the residual stream."""
 
 
 class Slot(NamedTuple):

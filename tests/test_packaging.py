@@ -109,7 +109,7 @@ def test_wheel_carries_licence_and_command(wheel: Path) -> None:
         (licence,) = (name for name in archive.namelist() if name.endswith("/LICENSE"))
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
         (entry,) = (name for name in archive.namelist() if name.endswith("/entry_points.txt"))
-        assert archive.read(entry).decode().split() == ["[console_scripts]", "catenary", "=", "catenary.cli.main:main"]
+        assert archive.read(entry).decode().split() == ["[console_scripts]", "catenary", "=", "catenary.cli.entry:main"]
 
 
 def test_sdist_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ LOW_BITS: Final = 7
 
 INVERSE_WEIGHT_LIMIT: Final = np.float32(inverse_constant(WEIGHT_LIMIT))
 
+_ZERO: Final = np.array(0.0, np.float32)
+_MISSING: Final = np.array(-np.inf, np.float32)
 _LOW_BITS: Final = np.array(LOW_BITS, np.int16)
 _LOW_MASK: Final = np.array((1 << LOW_BITS) - 1, np.int16)
 
@@ -86,11 +88,11 @@ def softmax_weights(scores: ArrayLike, value_scales: ArrayLike, lengths: ArrayLi
     if visible.shape != s.shape[:-1]:
         visible = np.broadcast_to(visible, s.shape[:-1])
     limit = s.shape[-1]
-    longest = int(np.maximum.reduce(visible, axis=None, initial=1))
-    if not 1 <= int(np.minimum.reduce(visible, axis=None, initial=1)) <= longest <= limit:
-        raise ValueError(f"Visible length must be in 1..{limit}, not {visible.min()}..{visible.max()}")
+    shortest, longest = _range(visible)
+    if not 1 <= shortest <= longest <= limit:
+        raise ValueError(f"Visible length must be in 1..{limit}, not {shortest}..{longest}")
     if s.size <= _STEP:
-        p, c1, c2 = _weights(s[..., :longest], scales[..., :longest], visible)
+        p, c1, c2 = _weights(s[..., :longest], scales[..., :longest], visible, shortest)
     else:
         s, scales = s[..., :longest], np.broadcast_to(scales[..., :longest], (*s.shape[:-1], longest))
         p = np.empty(s.shape, np.int16)
@@ -98,24 +100,34 @@ def softmax_weights(scores: ArrayLike, value_scales: ArrayLike, lengths: ArrayLi
         step = max(1, _STEP * s.shape[0] // s.size)
         for first in range(0, s.shape[0], step):
             part = slice(first, first + step)
-            p[part], c1[part], c2[part] = _weights(s[part], scales[part], visible[part])
+            p[part], c1[part], c2[part] = _weights(s[part], scales[part], visible[part], _range(visible[part])[0])
     if longest < limit:
         wide = np.zeros((*s.shape[:-1], limit), np.int16)
         wide[..., :longest] = p
         p = wide
     hi, lo = (p >> _LOW_BITS).astype(np.int8), (p & _LOW_MASK).astype(np.int8)
-    shape = given.shape
-    return SoftmaxWeights(hi.reshape(shape), lo.reshape(shape), c1.reshape(shape[:-1]), c2.reshape(shape[:-1]))
+    if given.ndim > 1:
+        return SoftmaxWeights(hi, lo, c1, c2)
+    return SoftmaxWeights(hi.reshape(-1), lo.reshape(-1), c1.reshape(()), c2.reshape(()))
 
 
-def _weights(scores: F32, scales: F32, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int16], F32, F32]:
-    """Weights p [..., L], c1 [...] and c2 [...]; L is the largest of ``lengths``."""
-    s = scores + np.float32(0.0)  # a copy without signalling NaN, which fmax would not ignore
-    visible, longest = int(np.minimum.reduce(lengths, axis=None)), s.shape[-1]
-    if visible < longest:
+def _range(lengths: NDArray[np.integer]) -> tuple[int, int]:
+    """The smallest and the largest length; 1 and 1 where there is none."""
+    if not lengths.size:
+        return 1, 1
+    return int(np.minimum.reduce(lengths, axis=None)), int(np.maximum.reduce(lengths, axis=None))
+
+
+def _weights(
+    scores: F32, scales: F32, lengths: NDArray[np.integer], shortest: int
+) -> tuple[NDArray[np.int16], F32, F32]:
+    """Weights p [..., L], c1 [...] and c2 [...]; ``shortest`` is the smallest of ``lengths``, none exceeds L."""
+    s = scores + _ZERO  # a copy without signalling NaN, which fmax would not ignore
+    longest = s.shape[-1]
+    if shortest < longest:
         # A missing score becomes u = +0.0 and p = 0. As a term of den that is as good as none: another term is 1.0, or
         # else some term is NaN anyway.
-        s[..., visible:][np.arange(visible, longest) >= lengths[..., None]] = -np.inf
+        s[..., shortest:][np.arange(shortest, longest) >= lengths[..., None]] = _MISSING
     # Reading and flushing would change nothing: exp is 1 for anything below 2**-26 in magnitude.
     np.subtract(np.fmax.reduce(s, axis=-1, keepdims=True), s, out=s)
     u = exp_negated(s)
@@ -126,7 +138,7 @@ def _weights(scores: F32, scales: F32, lengths: NDArray[np.integer]) -> tuple[ND
     factor = np.asarray(reciprocal(largest) * np.float32(WEIGHT_LIMIT))  # 0, or at least 2**-126
     p = np.multiply(e, factor[..., None], out=e)  # at most 16383 * (1 + 2**-22): no need to clamp above
     np.rint(p, out=p)
-    np.fmax(p, np.float32(0.0), out=p)  # NaN becomes 0
+    np.fmax(p, _ZERO, out=p)  # NaN becomes 0
     return p.astype(np.int16), np.asarray(largest * INVERSE_WEIGHT_LIMIT), reciprocal(den)
 
 

@@ -37,7 +37,7 @@ _NAN_BITS: Final = NAN.view(np.int32)
 # Elements per step: int64 temporaries of 64 KiB stay in the first two cache levels.
 _STEP: Final = 8192
 
-FEW: Final = 16
+FEW: Final = 8
 """Up to so many numbers, one after the other in Python is faster than numpy."""
 
 
@@ -128,7 +128,7 @@ def _pack(value: I64, exponent: I64) -> I32:
     bits: I32 = value.astype(np.float32).view(np.int32)
     exponent <<= _int(23)
     bits += exponent.astype(np.int32)
-    if bits.size and np.minimum.reduce(bits) < _HIDDEN:
+    if bits.size and np.minimum.reduce(bits, axis=None) < _HIDDEN:
         bits[bits < _HIDDEN] = 0
     return np.minimum(bits, _INFINITY, out=bits)
 
@@ -172,9 +172,7 @@ def _exp_negated(x: F32) -> I32:
     return _pack(mantissa, power)
 
 
-def _reciprocal(x: F32) -> I32:
-    bits = x.view(np.int32)
-    magnitude = bits & _MAGNITUDE
+def _reciprocal_magnitude(magnitude: I32) -> I32:
     wide = magnitude.astype(np.int64)
     entry = wide >> _int(15)
     entry &= _int(0xFF)
@@ -182,10 +180,21 @@ def _reciprocal(x: F32) -> I32:
     position <<= _int(2)
     value = _RECIPROCAL.evaluate(entry, position)
     wide >>= _int(23)  # an infinity has exponent field 255: packs to 0
-    result = _pack(value, np.subtract(_int(127 - isa.VALUE_BITS), wide, out=wide))
+    return _pack(value, np.subtract(_int(127 - isa.VALUE_BITS), wide, out=wide))
+
+
+def _reciprocal(x: F32) -> I32:
+    bits = x.view(np.int32)
+    magnitude = bits & _MAGNITUDE
+    result = _reciprocal_magnitude(magnitude)
     result[magnitude < _HIDDEN] = _INFINITY
     result |= bits ^ magnitude
     return result
+
+
+def reciprocal_normal(x: F32) -> F32:
+    """:func:`reciprocal` of a contiguous array of numbers in [2**-126, 2**126)."""
+    return _reciprocal_magnitude(x.view(np.int32)).view(np.float32)
 
 
 def reciprocal_number(x: float) -> float:

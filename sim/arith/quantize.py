@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from catenary.isa.functions import inverse_constant
 from catenary.sim.arith.fp32 import F32, add_settled, finish, from_int, multiply_settled, read
-from catenary.sim.arith.functions import FEW, reciprocal, reciprocal_number
+from catenary.sim.arith.functions import FEW, reciprocal, reciprocal_normal, reciprocal_number
 from catenary.sim.arith.quiet import quietly
 
 CODE_LIMIT: Final = 127
@@ -63,7 +63,7 @@ def quantize(x: ArrayLike) -> Quantized:
         if not np.maximum.reduce(absmax, axis=None) < _FLUSHED:
             return _quantize_any(values)
         np.maximum(absmax, ABSMAX_FLOOR, out=absmax)
-        scale, inverse = absmax * INVERSE_CODE_LIMIT, reciprocal(absmax)
+        scale, inverse = absmax * INVERSE_CODE_LIMIT, reciprocal_normal(absmax)
     inverse *= _CODE_LIMIT
     # So far no operand and no product is subnormal, infinite or NaN: numpy's results are those of the vector unit.
     # Elements and their products with the inverse may be subnormal, but what is below one half gets code 0 anyway. And

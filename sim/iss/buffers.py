@@ -83,6 +83,14 @@ class RowBuffer(Generic[Scalar]):
             _remember(self._readable, access, view)
         return view
 
+    def peek(self, start: int, stride: int, rows: int, words: int) -> NDArray[Scalar]:
+        """As :meth:`read`, for words of which some may never have been written; whoever asks must not use those.
+
+        Raises:
+            ExecutionError: outside the buffer.
+        """
+        return self._view((start, stride, rows, words))
+
     def read_word(self, index: int) -> int:
         """One word of a buffer of integers.
 

@@ -54,7 +54,7 @@ from catenary.sim.iss.memory import Memory
 from catenary.sim.iss.units import ContextAccumulators, Executor, Storage
 
 _CLOCK_STEPS = 256
-"""Instructions between two looks at the clock."""
+"""Instructions, or runs of them, between two looks at the clock."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class _Decoded:
         unit: whose queue it enters.
         waits, releases: numbers of the token queues (:func:`_queue`) that it takes one from, or gives one to.
         execute: what it does beside; ``None`` if nothing.
-        plain: it neither waits nor releases nor loads, and nobody looks at its accesses.
+        plain: it neither waits nor releases nor loads, and nobody looks at its accesses; not LOOP, NOP or END.
+        run: plain instructions from this one on that are always executed one after the other.
         loop: the instruction, if it is a LOOP.
         end: the instruction, if it is END.
     """
@@ -103,6 +104,7 @@ class _Decoded:
     releases: tuple[int, ...]
     execute: Executor | None
     plain: bool
+    run: tuple[Executor, ...]
     loop: Loop | None
     end: End | None
 
@@ -149,6 +151,7 @@ class Machine:
             if broken is not None:
                 raise ExecutionError(f"Instruction {index} ({format_instruction(insn)}): {broken}")
         self._code = [self._prepare(insn) for insn in code]
+        self._join_runs()
 
     def run(self, entry: int, arguments: Sequence[int], timeout_s: float = math.inf) -> RunReport:
         """Run from instruction ``entry`` to END.
@@ -162,7 +165,7 @@ class Machine:
     def _run(self, entry: int, arguments: Sequence[int], timeout_s: float) -> RunReport:
         deadline = time.monotonic() + timeout_s
         self._reset(arguments)
-        pc, executed = entry, 0
+        pc, executed, steps = entry, 0, 0
         code, size = self._code, len(self._code)
         loops: list[_Loop] = []
         while True:
@@ -170,11 +173,16 @@ class Machine:
                 raise _error(ErrorCause.CODE_RANGE, f"Program counter must stay in the code of {size}", pc)
             item = code[pc]
             executed += 1
-            if executed % _CLOCK_STEPS == 0 and time.monotonic() > deadline:
+            steps += 1
+            if steps % _CLOCK_STEPS == 0 and time.monotonic() > deadline:
                 raise _error(ErrorCause.WATCHDOG, f"Run must end within {timeout_s} seconds, at instruction", pc)
             try:
-                if item.plain and item.execute is not None:
-                    item.execute()
+                if item.run:
+                    executed += len(item.run) - 1
+                    for execute in item.run:
+                        execute()
+                        pc += 1
+                    pc -= 1
                 elif item.loop is not None:
                     if self._enter(item.loop, pc, loops):
                         pc += 1
@@ -186,7 +194,7 @@ class Machine:
                     self._finish()
                     return RunReport(self.storage.scalars.get(item.end.result), executed, self.storage.nan_seen)
             except ExecutionError as error:
-                raise ExecutionError(f"Instruction {pc} ({format_instruction(item.insn)}): {error}") from None
+                raise ExecutionError(f"Instruction {pc} ({format_instruction(code[pc].insn)}): {error}") from None
             while loops and pc == loops[-1].last:
                 loops[-1].left -= 1
                 if loops[-1].left:
@@ -290,8 +298,20 @@ class Machine:
         releases = tuple(_queue(unit, other) for other in Unit if insn.release & Units(1 << other))
         loop = insn if isinstance(insn, Loop) else None
         end = insn if isinstance(insn, End) else None
+        execute = self._executor(insn)
         tracked = waits or releases or unit is Unit.LOAD or self.storage.hazards.enabled
-        return _Decoded(insn, unit, waits, releases, self._executor(insn), not tracked, loop, end)
+        return _Decoded(insn, unit, waits, releases, execute, execute is not None and not tracked, (), loop, end)
+
+    def _join_runs(self) -> None:
+        """Fill in :attr:`_Decoded.run`, which must not go on behind the end of a loop."""
+        ends = {pc + item.loop.length for pc, item in enumerate(self._code) if item.loop is not None}
+        following: tuple[Executor, ...] = ()
+        for pc in reversed(range(len(self._code))):
+            item = self._code[pc]
+            if pc in ends:
+                following = ()
+            following = (item.execute, *following) if item.plain and item.execute is not None else ()
+            item.run = following
 
     def _executor(self, insn: Instruction) -> Executor | None:
         s = self.storage

@@ -7,6 +7,7 @@ As in :mod:`catenary.sim.iss.units`, each function prepares an instruction and r
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,15 +146,16 @@ def softmax(s: Storage, insn: Softmax) -> Executor:
     values = s.scalars.reader(insn.rows, insn.total, insn.x, insn.length, insn.value_scales, insn.dst, insn.scales)
     every, stride = insn.every, insn.x_stride
 
+    @cache
+    def more(rows: int) -> NDArray[np.int64]:
+        """By how many positions each row sees more than the first."""
+        return np.arange(rows) // every
+
     def visible_scores(start: int, rows: int, total: int, length: int) -> Floats:
-        if rows <= every and length == total:
-            return s.read_v(start, stride, rows, total)
         # Rows see different numbers of positions, and what lies behind them may never have been written.
-        scores = np.zeros((rows, total), np.float32)
         for first in range(0, rows, every):
-            last, n = min(rows, first + every), length + first // every
-            scores[first:last, :n] = s.read_v(start + first * stride, stride, last - first, n)
-        return scores
+            s.read_v(start + first * stride, stride, min(every, rows - first), length + first // every)
+        return s.v.peek(start, stride, rows, total)
 
     def run() -> None:
         rows, total, start, length, value_scales_at, dst, scales_at = values()
@@ -164,7 +166,7 @@ def softmax(s: Storage, insn: Softmax) -> Executor:
             raise ExecutionError(f"Visible elements must be in 1..{total}, the total, not {length}..{last}")
         s.a.check(dst, insn.dst_stride, 2 * rows, -(-total // BLOCK))  # before anything of that size is made
         s.v.check(start, stride, rows, total)
-        lengths = length + np.arange(rows) // every
+        lengths = length + more(rows)
         scores = visible_scores(start, rows, total, length)
         if s.hazards.enabled:
             s.hazards.write("V", start, stride, rows, total)

@@ -67,7 +67,7 @@ def spawn(tmp_path: Path) -> Call:
 
 def command(arguments: Sequence[object]) -> list[str]:
     """The command line that runs this very interpreter's ``catenary``."""
-    return [sys.executable, "-c", "from catenary.cli.main import main; main()", *map(str, arguments)]
+    return [sys.executable, "-c", "from catenary.cli.entry import main; main()", *map(str, arguments)]
 
 
 def environment(folder: Path) -> dict[str, str]:
