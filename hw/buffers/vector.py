@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Buffer V: FP32 words in as many banks as the vector unit has lanes, so that a beat may begin at any word."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In
+from amaranth.utils import exact_log2
+
+from catenary.hw.buffers.arbiter import Arbiter
+from catenary.hw.buffers.signatures import V_ADDRESS_BITS, VRead, VWrite
+from catenary.isa.config import AcceleratorConfig
+
+
+class VectorBuffer(wiring.Component):
+    """V with its readers and writers: one beat is read and one is written in a cycle.
+
+    Word ``i`` lies in bank ``i % lanes`` at row ``i // lanes``. Each bank computes its own row, so the ``lanes`` words
+    from any address on come from different banks; rotations put them in order.
+
+    Parameters:
+        config: the accelerator.
+        readers, writers: numbers of clients.
+
+    Members:
+        reads: the readers.
+        writes: the writers.
+    """
+
+    def __init__(self, config: AcceleratorConfig, readers: int, writers: int):
+        self._config = config
+        self._lanes = config.vector_lanes
+        self._rotation = exact_log2(self._lanes)
+        super().__init__(
+            {"reads": In(VRead(config)).array(readers), "writes": In(VWrite(config)).array(writers)}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes, words = self._lanes, self._config.vector_words
+        m.submodules.read_arbiter = reading = Arbiter(self.reads[0].request.payload.shape(), len(self.reads))
+        m.submodules.write_arbiter = writing = Arbiter(self.writes[0].request.payload.shape(), len(self.writes))
+        for client, read in enumerate(self.reads):
+            wiring.connect(m, wiring.flipped(read.request), reading.requests[client])
+        for client, write in enumerate(self.writes):
+            wiring.connect(m, wiring.flipped(write.request), writing.requests[client])
+
+        # Cycle 1: rows of the banks. The end of the beat has one bit more than an address.
+        source, target = reading.payload, writing.payload
+        read_end, write_end = Signal(V_ADDRESS_BITS + 1), Signal(V_ADDRESS_BITS + 1)
+        m.d.comb += [read_end.eq(source.address + source.count), write_end.eq(target.address + target.count)]
+        read_fault, write_fault = Signal(), Signal()
+        m.d.comb += [read_fault.eq(read_end > words), write_fault.eq(write_end > words)]
+        outputs = []
+        for bank in range(lanes):
+            memory = Memory(shape=32, depth=words // lanes, init=[])
+            m.submodules[f"bank_{bank}"] = memory
+            reader, writer = memory.read_port(), memory.write_port()
+            m.d.comb += [
+                reader.addr.eq(self._row(source.address, bank)),
+                reader.en.eq(reading.valid),
+                writer.addr.eq(self._row(target.address, bank)),
+                writer.data.eq(self._rotated(m, target.data, bank, target.address, f"write_{bank}")),
+                writer.en.eq(writing.valid & ~write_fault & (self._lane(target.address, bank) < target.count)),
+            ]
+            outputs.append(reader.data)
+
+        # Cycle 2: words into order.
+        asked, asker, first, fault = Signal(), Signal.like(reading.client), Signal(max(1, self._rotation)), Signal()
+        m.d.sync += asked.eq(reading.valid)
+        with m.If(reading.valid):
+            m.d.sync += [asker.eq(reading.client), first.eq(source.address[: self._rotation]), fault.eq(read_fault)]
+        ordered = Signal(self.reads[0].data.shape())
+        answered, answerer, refused = Signal(), Signal.like(asker), Signal()
+        m.d.sync += answered.eq(asked)
+        with m.If(asked):
+            m.d.sync += [answerer.eq(asker), refused.eq(fault)]
+            with m.Switch(first):
+                for start in range(lanes):
+                    with m.Case(start):
+                        for lane in range(lanes):
+                            m.d.sync += ordered[lane].eq(outputs[(start + lane) % lanes])
+        for client, read in enumerate(self.reads):
+            mine = answered & (answerer == client)
+            m.d.comb += [read.data.eq(ordered), read.valid.eq(mine), read.fault.eq(mine & refused)]
+        for client, write in enumerate(self.writes):
+            m.d.sync += write.fault.eq(writing.valid & (writing.client == client) & write_fault)
+        return m
+
+    def _row(self, address, bank: int):
+        """Row of ``bank`` in the beat that begins at ``address``."""
+        row = address[self._rotation :]
+        return row + (bank < address[: self._rotation]) if self._rotation else row
+
+    def _lane(self, address, bank: int):
+        """Lane of the beat that ``bank`` serves."""
+        return (bank - address[: self._rotation])[: self._rotation] if self._rotation else Const(0, 1)
+
+    def _rotated(self, m: Module, values, bank: int, address, name: str):
+        """The element of ``values`` that belongs to ``bank``."""
+        if not self._rotation:
+            return values[0]
+        chosen = Signal(32, name=name)
+        with m.Switch(address[: self._rotation]):
+            for start in range(self._lanes):
+                with m.Case(start):
+                    m.d.comb += chosen.eq(values[(bank - start) % self._lanes])
+        return chosen
