@@ -142,7 +142,7 @@ def _finish(
         Curve("training, with dropout (from loss per token)", [(at, loss * bits) for at, loss in trainer.losses]),
         Curve("validation stories", trainer.scores),
     ]
-    title = f"demo-{job.kind}: {parameter_count(model)} parameters, seed {job.seed}"
+    title = f"demo-{job.kind}: {parameter_count(model):,} parameters, seed {job.seed}"
     (job.out / PLOT).write_text(line_chart(title, "step", "bits per byte", curves, y_top=2.0), encoding="utf-8")
     report(f"{job.kind}: held-out bits per byte {figures}, trained in {trainer.seconds:.0f} s")
     return log

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT = 720, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 40, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 32, 40, 48  # on the right half of the last tick's label is beyond the plot
 _FONT = 'font-family="sans-serif" font-size="12"'
-_COLOURS = ("#7a8ba6", "#c4442d", "#2d7a3e")
+_COLOURS = ("#5b7196", "#c4442d", "#2d7a3e")
+_SAMPLE = 24  # length of a line in the legend
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Sequence[Curve], 
     ]
     for tick in x_ticks:
         x, y = place(tick, y_ticks[0])
-        parts.append(_text(x, y + 18, f"{tick:g}", "middle"))
+        parts.append(f'<path d="M{x:.1f} {y:.1f}v5" stroke="#888888"/>')
+        parts.append(_text(x, y + 18, f"{tick:,g}", "middle"))
     for tick in y_ticks:
         x, y = place(0, tick)
         parts.append(f'<path d="M{x:.1f} {y:.1f}h{plot_width}" stroke="#dddddd"/>')
@@ -54,7 +56,9 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Sequence[Curve], 
         colour = _COLOURS[index % len(_COLOURS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in curve.points))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts.append(_text(_WIDTH - _RIGHT, _TOP + 16 * (index + 1), curve.name, "end", f'fill="{colour}"'))
+        right, down = _WIDTH - _RIGHT, _TOP + 16 * (index + 1)
+        parts.append(f'<path d="M{right} {down - 4}h-{_SAMPLE}" stroke="{colour}" stroke-width="2"/>')
+        parts.append(_text(right - _SAMPLE - 6, down, curve.name, "end"))
     return "\n".join([*parts, "</svg>", ""])
 
 
