@@ -54,7 +54,7 @@ def main() -> None:
     training = json.loads((ROOT / "models" / "demo-moe" / "training.json").read_text())
     moe = training["held_out_bits_per_byte"]["fp32"]
     command = "python tools/train_demo.py --text tinystories_train_2MiB.txt --out models --model moe"
-    record("demo.moe.bits_per_byte", moe, "bits", "wall", command)
+    record("demo.moe.bits_per_byte", moe, "bits", "wall", command, machine=training["machine"])
 
 
 data = Path(os.environ.get("CATENARY_DATA", ROOT.parent / "shared" / "data"))

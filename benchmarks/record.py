@@ -77,7 +77,9 @@ def commit() -> str:
     return head.stdout.strip() + ("-dirty" if changed.strip() else "")
 
 
-def record(name: str, value: float, unit: str, source: str, command: str, *, path: Path = BENCH) -> dict[str, Any]:
+def record(
+    name: str, value: float, unit: str, source: str, command: str, *, machine: str | None = None, path: Path = BENCH
+) -> dict[str, Any]:
     """Append one figure and return the row.
 
     Arguments:
@@ -86,6 +88,7 @@ def record(name: str, value: float, unit: str, source: str, command: str, *, pat
         unit: e.g. ``tokens/s``, ``bytes``, ``cycles``, ``fraction``.
         source: one of SOURCES: where the value comes from.
         command: what to type in the repository to measure it again.
+        machine: what measured it, where that is not this one.
         path: the file to append to.
 
     Raises:
@@ -98,7 +101,7 @@ def record(name: str, value: float, unit: str, source: str, command: str, *, pat
         "source": source,
         "command": command,
         "commit": commit(),
-        "machine": machine_kind(),
+        "machine": machine or machine_kind(),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     check(row)

@@ -16,6 +16,7 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import GraphError, UsageError
 from catenary.isa.graph import Graph, Linear, Node, Norm, Quantize, Stage, Tensor, tensor_inputs, verify
 from catenary.isa.stream import packed_bytes
+from catenary.isa.stream_layout import SPARSE_GROUP_BLOCKS
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, FloatFormat, FloatTensor, QuantTensor, widen
 
 GROUP = 128
@@ -72,6 +73,9 @@ class Compress:
             raise UsageError(f"Weight bits must be 4 or 8, not {self.weight_bits}")
         if self.group_size is not None and (self.group_size < BLOCK or self.group_size % BLOCK):
             raise UsageError(f"Group size must be a positive multiple of {BLOCK}, not {self.group_size}")
+        longest = SPARSE_GROUP_BLOCKS * BLOCK
+        if self.sparsity != "none" and self.group_size is not None and self.group_size > longest:
+            raise UsageError(f"Group size of sparse weights must be at most {longest}, not {self.group_size}")
         if isinstance(self.sparsity, str) and self.sparsity not in SPARSITIES:
             raise UsageError(f"Sparsity must be one of {', '.join(SPARSITIES)}, not {self.sparsity!r}")
 

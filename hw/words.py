@@ -28,7 +28,7 @@ def value_width(field: BitField) -> int:
 
 
 def word_layout(cls: type[Instruction]) -> data.StructLayout:
-    """The encoded word of ``cls``: prefix and body fields by name, operands as ``{reg, imm}``, the rest ``reserved``."""
+    """The encoded word of ``cls``: its fields by name, operands as ``{reg, imm}``, and what is left as ``reserved``."""
     members: dict[str, object] = {}
     end = 0
     for field in (*cls.prefix, *cls.body):
@@ -50,7 +50,9 @@ def record_layout(cls: type[Instruction]) -> data.StructLayout:
 def command_layout(unit: Unit) -> data.StructLayout:
     """What a unit's queue hands to the unit: ``opcode`` and ``body``, a union of records named as opcodes are, in lower
     case (``command.body.softmax.rows``). NOP has no record and never reaches a unit."""
-    records = {cls.opcode.name.lower(): record_layout(cls) for cls in INSTRUCTIONS.values() if cls.unit is unit and cls.body}
+    records = {
+        cls.opcode.name.lower(): record_layout(cls) for cls in INSTRUCTIONS.values() if cls.unit is unit and cls.body
+    }
     return data.StructLayout({"opcode": OPCODE_BITS, "body": data.UnionLayout(records)})
 
 

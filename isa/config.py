@@ -15,6 +15,9 @@ from typing import Any
 from catenary.isa.errors import ConfigError
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
+PARTIALS = 128
+"""Partial sums of a canonical sum; the vector unit's lanes share them out evenly."""
+
 SIZE_LIMIT = 1 << 28
 """Largest value of a parameter: beyond every device, and within what a simulator can set up."""
 LIMITS = {"memory_bytes": 1 << 48}
@@ -37,7 +40,7 @@ class AcceleratorConfig:
         stream_atom: bytes to which every section of a weight stream is padded (the gearbox's step).
         stream_bytes: capacity of the weight prefetch FIFO.
         vector_words: FP32 words of the vector buffer V.
-        vector_lanes: elements that the vector unit handles per cycle.
+        vector_lanes: elements that the vector unit handles per cycle, a power of two.
         act_bytes: bytes of the activation buffer A.
         desc_words: 64-bit words of the descriptor buffer D.
         instruction_words: instructions that the instruction buffer holds.
@@ -76,9 +79,16 @@ class AcceleratorConfig:
                 raise ConfigError(f"{field.name} must be at most {limit}, not {value}")
         if self.line_bytes < 8:
             raise ConfigError(f"The ports together must be at least 8 bytes wide, not {self.line_bytes}")
-        for name, unit in (("chain_length", BLOCK), ("act_bytes", BLOCK), ("stream_atom", 4), ("vector_words", 128)):
+        for name, unit in (
+            ("chain_length", BLOCK),
+            ("act_bytes", BLOCK),
+            ("stream_atom", 4),
+            ("vector_words", PARTIALS),
+        ):
             if getattr(self, name) % unit:
                 raise ConfigError(f"{name} must be a multiple of {unit}, not {getattr(self, name)}")
+        if self.vector_lanes > PARTIALS or self.vector_lanes & (self.vector_lanes - 1):
+            raise ConfigError(f"vector_lanes must be a power of two of at most {PARTIALS}, not {self.vector_lanes}")
         if self.mm_tokens < 2:
             raise ConfigError(f"mm_tokens must be at least 2 (P has two parts), not {self.mm_tokens}")
         if self.stream_bytes < 2 * self.line_bytes:

@@ -25,6 +25,10 @@ TOKEN_LIMIT = 255
 """Most tokens that the counter of a pair of units holds."""
 
 
+KEY_LIMIT = 256
+"""Longest key of SCORE: the matrix unit holds whole keys, in tiles of 16 columns, while it goes over the queries."""
+
+
 class Unit(IntEnum):
     """The five in-order units; each has its own instruction queue."""
 

@@ -15,6 +15,7 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import BitField, Operand, RegisterNumber
 from catenary.isa.instructions import (
     INSTRUCTIONS,
+    KEY_LIMIT,
     Buffer,
     Context,
     Instruction,
@@ -101,6 +102,7 @@ RULES: tuple[Rule, ...] = (
     Rule((Opcode.ST,), "format", _formats(STORE_FORMATS), lambda i: i.format in STORE_FORMATS[i.buffer]),
     Rule((Opcode.MV,), "tokens", "1", lambda i: i.tokens == Operand(0, 1)),
     Rule(_MATRIX, "depth", "at least 1", lambda i: i.depth >= 1),
+    Rule((Opcode.SCORE,), "depth", f"at most {KEY_LIMIT}", lambda i: i.depth <= KEY_LIMIT),
     Rule(
         _ATTENTION,
         "row_lines",

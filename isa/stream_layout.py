@@ -25,6 +25,8 @@ HEADER_BYTES = 16
 MAGIC = 0xC7
 VERSION = 1
 BITS_CODES = (2, 3, 4, 8)
+SPARSE_GROUP_BLOCKS = 32
+"""Most blocks in a group of sparse weights: the unit holds a group's index until the codes come."""
 """Weight bits by the header's ``bits`` code."""
 
 
@@ -154,6 +156,11 @@ class BlockLayout:
         """Groups along K."""
         return -(-self.blocks // self.group_blocks)
 
+    @property
+    def index_too_long(self) -> bool:
+        """Whether a group's index would not fit the buffer that holds it until the codes come."""
+        return self.kept < BLOCK and self.group_blocks > SPARSE_GROUP_BLOCKS
+
     def _section(self, offset: int, used: int) -> Section:
         return Section(offset, used, offset + -(-used // self.atom) * self.atom)
 
@@ -228,6 +235,11 @@ class BlockLayout:
             "group_blocks": self.group_blocks,
             "blocks": self.blocks,
         }
+        if self.index_too_long:
+            raise ProgramError(
+                f"Group of sparse weights must have at most {SPARSE_GROUP_BLOCKS * BLOCK} columns, "
+                f"not {self.group_blocks * BLOCK}"
+            )
         word = 0
         for field in HEADER_FIELDS:
             value = values.get(field.name, 0)
@@ -268,6 +280,10 @@ class BlockLayout:
             has_bias=bool(values["has_bias"]),
             atom=atom,
         )
+        if layout.index_too_long:
+            raise ProgramError(
+                f"group_blocks of a sparse row block must be at most {SPARSE_GROUP_BLOCKS}, not {layout.group_blocks}"
+            )
         if values["groups"] != layout.groups:
             raise ProgramError(f"groups of a row block must be {layout.groups}, not {values['groups']}")
         return layout

@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 class Arbiter(wiring.Component):
     """Passes on one request a cycle; among clients that ask at once, whoever was served longest ago comes first.
 
-    The decision needs no register stage: a client that asks alone is served at once. ``ready`` depends on every client's
-    ``valid``, so no client may derive its ``valid`` from its ``ready``.
+    The decision needs no register stage: a client that asks alone is served at once. ``ready`` depends on the ``valid``
+    of every client, so no client may derive its ``valid`` from its ``ready``.
 
     Parameters:
         shape: of a request.

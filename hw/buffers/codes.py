@@ -28,9 +28,7 @@ class CodeBuffer(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig, readers: int, writers: int):
         self._words = config.act_bytes // BLOCK
-        super().__init__(
-            {"reads": In(ARead(config)).array(readers), "writes": In(AWrite(config)).array(writers)}
-        )
+        super().__init__({"reads": In(ARead(config)).array(readers), "writes": In(AWrite(config)).array(writers)})
 
     def elaborate(self, platform):
         m = Module()

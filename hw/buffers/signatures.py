@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a client of an on-chip buffer sees.
 
-Directions are the client's. A request is accepted in the cycle in which ``valid`` and ``ready`` are both high. Reads are
-answered a fixed number of cycles later, in order, without backpressure: a client asks only for what it has room for.
+Directions are the client's. A request is accepted in the cycle in which ``valid`` and ``ready`` are both high. Reads
+are answered a fixed number of cycles later, in order, without backpressure: a client asks for what it has room for.
 ``fault`` pulses after a request that reaches behind the end of the buffer; nothing is written then.
 """
 

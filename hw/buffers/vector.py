@@ -33,9 +33,7 @@ class VectorBuffer(wiring.Component):
         self._config = config
         self._lanes = config.vector_lanes
         self._rotation = exact_log2(self._lanes)
-        super().__init__(
-            {"reads": In(VRead(config)).array(readers), "writes": In(VWrite(config)).array(writers)}
-        )
+        super().__init__({"reads": In(VRead(config)).array(readers), "writes": In(VWrite(config)).array(writers)})
 
     def elaborate(self, platform):
         m = Module()

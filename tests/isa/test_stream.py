@@ -216,11 +216,25 @@ def test_independent_reader_agrees(bits: int, kept: int | None) -> None:
         assert end == len(data)
 
 
+def test_only_dense_groups_may_be_longer_than_the_index_buffer() -> None:
+    rng = np.random.default_rng(5)
+    dense = random_weights(rng, 3, 600, 4, 4096, 16)
+    assert (unpack(pack(dense, None, make_config()), 600, make_config())[0].codes == dense.codes).all()
+    sparse = random_weights(rng, 3, 600, 4, 4096, 8)
+    with pytest.raises(ProgramError, match="must have at most 512 columns, not 4096"):
+        pack(sparse, None, make_config())
+    longest = BlockLayout(rows=3, kept=8, bits=4, blocks=40, group_blocks=32, has_bias=False, atom=4)
+    header = bytearray(longest.encode())
+    header[8:10] = (33).to_bytes(2, "little")
+    with pytest.raises(ProgramError, match="group_blocks of a sparse row block must be at most 32, not 33"):
+        BlockLayout.decode(bytes(header), 4)
+
+
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 200),
     bits=st.sampled_from(BITS_CODES),
-    group=st.sampled_from((16, 48, 128, 4096)),
+    group=st.sampled_from((16, 48, 128, 512)),
     kept=st.sampled_from((*KEPT_CHOICES, None)),
     chains=st.integers(1, 9),
     atom=st.sampled_from((4, 16, 20, 64)),
