@@ -9,7 +9,7 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CompileError
 from catenary.isa.fields import Float32
 from catenary.isa.graph import Attention, Graph, Linear, ValueType, verify
-from catenary.isa.instructions import KEY_LIMIT, Context, Instruction, MatrixMatrix, Quant, Rope, Score, Softmax, Store
+from catenary.isa.instructions import KEY_LIMIT, Context, Instruction, MatrixMatrix, Quant, Rope, Softmax, Store
 from catenary.isa.memory import row_layout
 from catenary.isa.tensors import BLOCK, QuantTensor
 
@@ -45,8 +45,6 @@ def legalise(graph: Graph, config: AcceleratorConfig) -> Mapping[str, Mapping[st
             where = f"{stage.name}.{node.out}"
             if isinstance(node, Attention):
                 _most(f"head_dim of {where}", node.head_dim, KEY_LIMIT)
-                key = row_layout(config, node.head_dim)
-                _most(f"Lines of a key of {where}", key.row_lines, largest(Score, "row_lines"))
                 _most(f"Heads per KV head of {where}", node.heads // node.kv_heads, largest(Context, "group"))
                 _most(f"Heads of {where}", node.heads, largest(Rope, "parts"))
             if isinstance(node, Linear):
