@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FP32 multiplication."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from catenary.hw.fp.format import BIAS, MANTISSA_BITS, Float32, Outcome, pack, rounds_up
+
+
+class FpMul(wiring.Component):
+    """``o = a * b``, one a cycle, rounded to nearest even.
+
+    Underflow is gradual before it is flushed: what would round to 2**-126 among the subnormal numbers, whose spacing
+    is twice as wide as the mantissa's here, is 2**-126.
+
+    Members:
+        a, b: operands.
+        enable: while 0, every register holds.
+        o: the product of the operands of ``latency`` enabled cycles ago.
+    """
+
+    latency = 3
+
+    a: In(32)
+    b: In(32)
+    enable: In(1)
+    o: Out(32)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+
+        # 1: unpack.
+        a, b = Float32(self.a), Float32(self.b)
+        multiplicand = Signal(MANTISSA_BITS, reset_less=True)
+        multiplier = Signal(MANTISSA_BITS, reset_less=True)
+        unpacked = Signal(Outcome, reset_less=True)
+        multiplied = Signal(Outcome, reset_less=True)
+        zero = Signal()
+        infinite = Signal()
+        m.d.comb += [zero.eq(a.is_zero() | b.is_zero()), infinite.eq(a.is_infinite() | b.is_infinite())]
+        with m.If(self.enable):
+            m.d.sync += [
+                multiplicand.eq(Cat(a.fraction, 1)),
+                multiplier.eq(Cat(b.fraction, 1)),
+                unpacked.exponent.eq(a.exponent + b.exponent - (BIAS - 1)),  # for a product of 2 or more
+                unpacked.sign.eq(a.sign ^ b.sign),
+                unpacked.zero.eq(zero),
+                unpacked.infinite.eq(infinite),
+                unpacked.nan.eq(a.is_nan() | b.is_nan() | (zero & infinite)),
+            ]
+
+        # 2: multiply.
+        product = Signal(2 * MANTISSA_BITS, reset_less=True)
+        with m.If(self.enable):
+            m.d.sync += [product.eq(multiplicand * multiplier), multiplied.eq(unpacked)]
+
+        # 3: normalise and round. 24 ones and an exponent one too small are half way, at least, to 2**-126.
+        normal = Signal.like(product)
+        outcome = Signal(Outcome)
+        almost_normal = Signal()
+        m.d.comb += [
+            normal.eq(Mux(product[-1], product, product << 1)),
+            outcome.eq(multiplied),
+            outcome.exponent.eq(multiplied.exponent - ~product[-1]),
+            almost_normal.eq((outcome.exponent == 0) & normal[-MANTISSA_BITS:].all()),
+        ]
+        with m.If(self.enable):
+            m.d.sync += self.o.eq(pack(m, normal, outcome, rounds_up(normal) | almost_normal))
+        return m
