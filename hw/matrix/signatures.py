@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the stream front hands to the multiplier array and its emitter: tile writes, steps and constants of rows.
+
+The front fills *slots* of the tile ring, 16 lanes (a *group*) at a time, and describes each full slot with one *step*.
+The array takes steps in order and gives a slot back when it has used it. Per row block the front also writes scales
+and biases of rows, into the bank that the steps of the row block name.
+
+Banks. Every row block of MM and MV, every tile of SCORE and every CONTEXT sum (from the instruction that clears it to
+the one that emits it) has one of two banks, in turn. The front claims the bank and waits while it is still claimed; the
+emitter gives it back with a pulse of ``bank_free`` when it has read the last accumulator and constant of it, once per
+row block, tile or emitting CONTEXT. Instructions with no tokens claim nothing and are given nothing back.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.tensors import BLOCK, KEPT_CHOICES
+
+SLOTS = 16
+"""Slots of the tile ring, unless a component is told otherwise."""
+
+BANKS = 2
+"""Banks of accumulators and constants: one is emitted while the other is filled."""
+
+ACT_WORD_BITS = 16
+"""Bits of an address in A, whose words have 16 bytes."""
+
+
+def lanes_of(config: AcceleratorConfig) -> int:
+    """Multipliers of the array; lane l is number l % chain_length of chain l // chain_length."""
+    return config.chains * config.chain_length
+
+
+def groups_of(config: AcceleratorConfig) -> int:
+    """Groups of 16 lanes."""
+    return lanes_of(config) // BLOCK
+
+
+class TileWriteLayout(data.StructLayout):
+    """One group of a slot.
+
+    Members:
+        slot: which slot
+        group: lanes 16 * group .. 16 * group + 15
+        weights: INT8 of each of these lanes; 0 in lanes behind the last row of a row block and behind the end of a key
+        index: byte of the activation word that each of these lanes multiplies
+    """
+
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+        super().__init__(
+            {
+                "slot": range(slots),
+                "group": range(groups_of(config)),
+                "weights": data.ArrayLayout(signed(8), BLOCK),
+                "index": data.ArrayLayout(4, BLOCK),
+            }
+        )
+
+
+class StepLayout(data.StructLayout):
+    """How to use one slot.
+
+    A slot's groups that no row of the row block, key of the tile or channel of the turn lies in are left as they were,
+    and so are the sums that they lead to undefined.
+
+    Members:
+        slot: the slot; steps come in the order of slots
+        kept: log2 of the lanes that a reduction adds up; 0 = every lane is a sum of its own
+        act_word: added to the address of every token's row in A
+        first: sums start from 0 with this step
+        last: sums of this row block are complete with this step; in CONTEXT, on the last turn of the last value row
+            of the emitting instruction
+        part_base: added to the address of the accumulators; turn * 2 * tokens in CONTEXT, else 0
+        rows: rows of the row block, keys of the tile (valid with ``last``; 0 in CONTEXT)
+        has_bias: the row block has biases, which are to be added (valid with ``last``)
+        bank: of accumulators and constants
+    """
+
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+        super().__init__(
+            {
+                "slot": range(slots),
+                "kept": range(len(KEPT_CHOICES)),
+                "act_word": ACT_WORD_BITS,
+                "first": 1,
+                "last": 1,
+                "part_base": range(config.mm_tokens),
+                "rows": range(lanes_of(config) + 1),
+                "has_bias": 1,
+                "bank": range(BANKS),
+            }
+        )
+
+
+class ConstantLayout(data.StructLayout):
+    """One FP32 constant of a row.
+
+    Members:
+        bank: as in the steps of the row block
+        row: number of the row in its row block
+        bias: 1 = the bias of the row, 0 = its scale; a row block without biases writes none
+        data: FP32
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        super().__init__({"bank": range(BANKS), "row": range(lanes_of(config)), "bias": 1, "data": 32})
+
+
+class TileWrite(wiring.Signature):
+    """Tile writes, from the front's point of view. Always accepted.
+
+    A slot's last write is visible to a step that is accepted in a later cycle than the write.
+
+    Members:
+        valid: there is a write in this cycle
+        payload: the write
+    """
+
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+        super().__init__({"valid": Out(1), "payload": Out(TileWriteLayout(config, slots))})
+
+
+class ConstantsWrite(wiring.Signature):
+    """Constants of rows, from the front's point of view. Always accepted, one a cycle.
+
+    All constants of a row block have been written in an earlier cycle than the one in which its last step is offered.
+
+    Members:
+        valid: there is a write in this cycle
+        payload: the write
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        super().__init__({"valid": Out(1), "payload": Out(ConstantLayout(config))})
+
+
+class ArrayFeed(wiring.Signature):
+    """Everything between the front and array and emitter, from the front's point of view.
+
+    Members:
+        tile: tile writes
+        steps: steps, in the order of slots
+        freed: pulse from the array: the oldest slot in use is free again (its last read has been made)
+        constants: scales and biases of rows
+        bank_free: a pulse from the emitter for each bank: it is no longer in use
+        bank: of the CONTEXT sum that is being accumulated or emitted
+        fresh: that sum is still zero, because no value row has been added since it was cleared
+    """
+
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+        super().__init__(
+            {
+                "tile": Out(TileWrite(config, slots)),
+                "steps": Out(stream.Signature(StepLayout(config, slots))),
+                "freed": In(1),
+                "constants": Out(ConstantsWrite(config)),
+                "bank_free": In(BANKS),
+                "bank": Out(range(BANKS)),
+                "fresh": Out(1),
+            }
+        )

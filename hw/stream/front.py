@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front of the matrix unit: turns what an instruction takes off the stream, or out of A, into tiles and steps."""
+
+from __future__ import annotations
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from catenary.hw.buffers.signatures import ARead
+from catenary.hw.matrix.signatures import SLOTS, ArrayFeed, lanes_of
+from catenary.hw.stream.blocks import BlockReader
+from catenary.hw.stream.cell import Select
+from catenary.hw.stream.constants import ConstantsQueue
+from catenary.hw.stream.expand import Expander
+from catenary.hw.stream.funnel import Funnel
+from catenary.hw.stream.gearbox import Gearbox, LineLayout
+from catenary.hw.stream.index import IndexBuffer
+from catenary.hw.stream.params import GroupParams
+from catenary.hw.stream.rows import RowReader
+from catenary.hw.stream.slots import BankPair, SlotRing
+from catenary.hw.unit import CAUSE_BITS
+from catenary.hw.words import command_layout
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.instructions import Opcode, Source, Unit
+from catenary.isa.registers import ErrorCause
+from catenary.isa.tensors import BLOCK
+
+
+class StreamFront(wiring.Component):
+    """Gearbox, funnel, readers and expander, with the slots and banks that the readers claim.
+
+    Parameters:
+        config: the accelerator.
+        slots: of the tile ring. Keys of SCORE may have at most 16 times as many bytes.
+
+    Members:
+        start: pulse: run ``command``, which is held until ``finished``.
+        command: an instruction of the matrix unit.
+        finished: pulse, at least one cycle after ``start``: the array has taken every step of the instruction.
+        fault: the instruction cannot go on; stays until reset.
+        cause: an :class:`ErrorCause`, valid while ``fault`` is high.
+        lines: from the stream FIFO.
+        a_read: rows of keys and values that lie in A.
+        feed: to array and emitter.
+        stream_empty: no line or part of a line is here. What is left of the last line of a load is dropped before the
+            instruction that leaves it has finished.
+        stall_stream: it waits for lines in this cycle.
+        stall_buffer: it waits for A in this cycle.
+    """
+
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+        self._config, self._slots = config, slots
+        super().__init__(
+            {
+                "start": In(1),
+                "command": In(command_layout(Unit.MATRIX)),
+                "finished": Out(1),
+                "fault": Out(1),
+                "cause": Out(CAUSE_BITS),
+                "lines": In(stream.Signature(LineLayout(config))),
+                "a_read": Out(ARead(config)),
+                "feed": Out(ArrayFeed(config, slots)),
+                "stream_empty": Out(1),
+                "stall_stream": Out(1),
+                "stall_buffer": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, feed = self._config, self.feed
+        m.submodules.gearbox = gearbox = Gearbox(config)
+        m.submodules.funnel = funnel = Funnel(config)
+        m.submodules.blocks = blocks = BlockReader(config, self._slots)
+        m.submodules.rows = rows = RowReader(config, self._slots)
+        m.submodules.slots = slots = SlotRing(self._slots)
+        m.submodules.banks = banks = BankPair()
+        m.submodules.constants = constants = ConstantsQueue(config)
+        m.submodules.index = index = IndexBuffer(config)
+        m.submodules.params = params = GroupParams(config)
+        m.submodules.expander = expander = Expander(config, self._slots)
+
+        connect(m, flipped(self.lines), gearbox.lines)
+        connect(m, gearbox.head, funnel.head)
+        connect(m, rows.a_read, flipped(self.a_read))
+        connect(m, blocks.constants, constants.pairs)
+        connect(m, constants.port, flipped(feed.constants))
+        connect(m, expander.params, params.port)
+        connect(m, expander.tile, flipped(feed.tile))
+        connect(m, expander.steps, flipped(feed.steps))
+
+        # The instruction. Fields that SCORE and CONTEXT share lie in different places of their records.
+        linear, score, context = self.command.body.mm, self.command.body.score, self.command.body.context
+        is_context = self.command.opcode == Opcode.CONTEXT.value
+        is_score = self.command.opcode == Opcode.SCORE.value
+        of_rows = Signal()
+        tokens, row_count = Signal(linear.tokens.shape()), Signal(linear.rows.shape())
+        m.d.comb += [
+            of_rows.eq(is_context | is_score),
+            tokens.eq(Mux(is_context, context.tokens, Mux(is_score, score.tokens, linear.tokens))),
+            row_count.eq(Mux(of_rows, rows.rows, linear.rows)),
+            blocks.depth.eq(linear.depth),
+            blocks.rows.eq(linear.rows),
+            rows.context.eq(is_context),
+            rows.idle_lanes.eq(tokens == 0),
+            rows.first.eq(context.first),
+            rows.emit.eq(context.emit),
+            rows.parts.eq(2 * tokens),
+        ]
+        for name in ("source", "rows", "depth", "pack", "row_lines", "rows_at", "rows_stride"):
+            m.d.comb += getattr(rows, name).eq(Mux(is_context, context[name], score[name]))
+
+        # One of the two readers works at a time.
+        for name, member in funnel.port.signature.flip().members.items():
+            port, of_blocks, of_reader = (getattr(side, name) for side in (funnel.port, blocks.funnel, rows.funnel))
+            if member.flow is Out:
+                m.d.comb += port.eq(Mux(of_rows, of_reader, of_blocks))
+            else:
+                m.d.comb += [of_blocks.eq(port), of_reader.eq(port)]
+        claim = Signal()  # of a bank, by CONTEXT
+        m.d.comb += [
+            slots.claim.eq(blocks.slot_claim | rows.slot_claim),
+            slots.freed.eq(feed.freed),
+            banks.claim.eq(blocks.bank_claim | rows.bank_claim | claim),
+            feed.bank.eq(banks.bank),
+            constants.bank.eq(banks.bank),
+            blocks.constants_pending.eq(constants.pending),
+            expander.valid.eq(blocks.valid | rows.valid),
+            expander.cell.eq(Mux(of_rows, rows.cell, blocks.cell)),
+            expander.codes.eq(Mux(of_rows, rows.codes, funnel.port.data)),
+            params.clear.eq(blocks.params_clear),
+            params.write.eq(blocks.params_write),
+            params.pairs.eq(blocks.params),
+            index.clear.eq(blocks.index_clear),
+            index.write.eq(blocks.index_write),
+            index.data.eq(blocks.index),
+            index.read.eq(blocks.valid & (blocks.cell.select == Select.INDEX)),
+            index.following.eq(blocks.index_following),
+            expander.index.eq(index.word),
+            self.stream_empty.eq(gearbox.empty),
+            self.stall_stream.eq(blocks.waiting | rows.waiting),
+            self.stall_buffer.eq(rows.waiting_buffer),
+        ]
+        for reader in (blocks, rows):
+            m.d.comb += [
+                reader.slot_free.eq(slots.free),
+                reader.slot.eq(slots.slot),
+                reader.bank_given.eq(banks.given),
+                reader.bank.eq(banks.bank),
+            ]
+
+        # Sums of CONTEXT live from the instruction that clears them to the one that emits them.
+        live, held = Signal(), Signal()  # there are sums; they have a bank
+        live_tokens, live_depth = Signal.like(tokens), Signal.like(rows.depth)
+        fits = live & (tokens == live_tokens) & (rows.depth == live_depth)
+        fresh = Signal()
+        unused = Signal()
+        m.d.comb += [
+            feed.fresh.eq(fresh),
+            rows.fresh.eq(fresh),
+            banks.free.eq(feed.bank_free | (unused << banks.bank)),
+        ]
+        with m.If(rows.summed & ~rows.idle_lanes):
+            m.d.sync += fresh.eq(0)
+
+        too_many = tokens > config.mm_tokens
+        nothing = (row_count == 0) | ((tokens == 0) & (~of_rows | (rows.source == Source.BUFFER.value)))
+        sums, turn_depth = Signal(len(tokens) + 2), Signal.like(rows.depth)
+
+        def fail(cause: ErrorCause) -> None:
+            m.d.sync += [self.fault.eq(1), self.cause.eq(cause.value)]
+            m.next = "FAULT"
+
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += [sums.eq(2 * tokens), turn_depth.eq(rows.depth)]
+                m.next = "CHECK"
+
+            with m.State("CHECK"):
+                with m.If(is_context):
+                    m.next = "TURNS"
+                with m.Elif(nothing & ~is_score):
+                    m.next = "FINISH"
+                with m.Elif(too_many | live):
+                    fail(ErrorCause.ADDRESS_RANGE)
+                with m.Elif(nothing):
+                    m.next = "FINISH"
+                with m.Elif(is_score & (tokens != 0) & (rows.depth > self._slots * BLOCK)):
+                    fail(ErrorCause.ADDRESS_RANGE)
+                with m.Else():
+                    m.d.comb += [blocks.start.eq(~of_rows), rows.start.eq(of_rows)]
+                    m.next = "RUN"
+
+            # Every channel needs an accumulator for each part, and more channels than lanes take turns.
+            with m.State("TURNS"):
+                with m.If((sums > config.mm_tokens) | (~context.clear & ~fits)):
+                    fail(ErrorCause.ADDRESS_RANGE)
+                with m.Elif(turn_depth > lanes_of(config)):
+                    m.d.sync += [sums.eq(sums + 2 * tokens), turn_depth.eq(turn_depth - lanes_of(config))]
+                with m.Elif(context.clear & ~held & (tokens != 0)):
+                    m.d.comb += claim.eq(1)
+                    m.d.sync += held.eq(banks.given)
+                with m.Else():
+                    m.d.sync += live.eq(~context.emit)
+                    with m.If(context.clear):
+                        m.d.sync += [fresh.eq(1), live_tokens.eq(tokens), live_depth.eq(rows.depth)]
+                    with m.If(context.emit | (tokens == 0)):  # a cleared sum of no tokens is never emitted
+                        m.d.sync += held.eq(0)
+                        m.d.comb += unused.eq(held & (tokens == 0))
+                    with m.If(nothing):
+                        m.next = "FINISH"
+                    with m.Else():
+                        m.d.comb += rows.start.eq(1)
+                        m.next = "RUN"
+
+            with m.State("RUN"):
+                with m.If(blocks.bad | rows.bad):
+                    fail(ErrorCause.STREAM_FORMAT)
+                with m.Elif(rows.beyond | self.a_read.fault):
+                    fail(ErrorCause.ADDRESS_RANGE)
+                with m.Elif(blocks.done | rows.done):
+                    m.next = "DRAIN"
+
+            with m.State("DRAIN"):
+                with m.If(self.a_read.fault):
+                    fail(ErrorCause.ADDRESS_RANGE)
+                with m.Elif(~(expander.busy | rows.busy)):
+                    m.next = "FINISH"
+
+            with m.State("FINISH"):
+                m.d.comb += self.finished.eq(1)
+                m.next = "IDLE"
+
+            with m.State("FAULT"):
+                pass
+        return m

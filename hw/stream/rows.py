@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the rows of SCORE and CONTEXT: keys and values, from the stream or from A."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from catenary.hw.buffers.signatures import A_ADDRESS_BITS, A_LATENCY, ARead
+from catenary.hw.matrix.signatures import SLOTS, groups_of
+from catenary.hw.stream.cell import CellLayout, Select
+from catenary.hw.stream.funnel import FunnelSignature
+from catenary.hw.stream.gearbox import TAKE_BITS, TAKE_WORDS, WORD_BITS
+from catenary.hw.stream.products import times
+from catenary.hw.words import record_layout
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.instructions import Context, Source
+from catenary.isa.stream_layout import BITS_CODES
+from catenary.isa.tensors import BLOCK, KEPT_CHOICES
+
+RECORD = record_layout(Context)
+
+
+class RowReader(wiring.Component):
+    """Cuts rows into cells of 16 bytes.
+
+    A key of SCORE fills one group of lanes in ``ceil(depth / 16)`` slots, and as many keys as there are groups make a
+    tile. A value row of CONTEXT fills one slot, or one per turn if it has more channels than there are lanes.
+
+    Parameters:
+        config: the accelerator.
+        slots: of the tile ring.
+
+    Members:
+        start: pulse; what follows up to ``parts`` is stable until ``done``.
+        context: the instruction is CONTEXT, not SCORE.
+        idle_lanes: there are no tokens: rows are taken off the stream, but become no cells.
+        source, rows, depth, pack, row_lines, rows_at, rows_stride: of the instruction; ``rows`` at least 1.
+        first: of CONTEXT.
+        emit: of CONTEXT; the last step of the last row is the last of its sum.
+        parts: accumulators of each turn of CONTEXT.
+        done: pulse: all rows are taken.
+        bad: the stream does not hold the rows where they should be. The reader stops.
+        beyond: an address lies behind A, or a row behind the activations. The reader stops.
+        waiting: it waits for the stream.
+        waiting_buffer: it waits for A.
+        funnel: the stream.
+        a_read: A.
+        bank_claim: a tile of SCORE wants a bank.
+        bank_given: it has ``bank`` from now on.
+        bank: of accumulators.
+        fresh: the sum of CONTEXT is still zero.
+        summed: pulse: a whole value row is on its way.
+        slot_claim: pulse: the next cell is the first one of a new slot.
+        slot_free: there is a free slot.
+        slot: the slot that a claim in this cycle gets, else the one last claimed.
+        valid: there is a cell in this cycle.
+        cell: it.
+        codes: its codes.
+        busy: a cell still waits for its codes.
+    """
+
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+        self._config, self._slots = config, slots
+        self.line_words = config.line_bytes * 8 // WORD_BITS
+        from_record = ("source", "rows", "depth", "pack", "row_lines", "rows_at", "rows_stride", "first", "emit")
+        super().__init__(
+            {
+                "start": In(1),
+                "context": In(1),
+                "idle_lanes": In(1),
+                **{name: In(RECORD[name].shape) for name in from_record},
+                "parts": In(range(config.mm_tokens + 1)),
+                "done": Out(1),
+                "bad": Out(1),
+                "beyond": Out(1),
+                "waiting": Out(1),
+                "waiting_buffer": Out(1),
+                "funnel": Out(FunnelSignature(config)),
+                "a_read": Out(ARead(config)),
+                "bank_claim": Out(1),
+                "bank_given": In(1),
+                "bank": In(1),
+                "fresh": In(1),
+                "summed": Out(1),
+                "slot_claim": Out(1),
+                "slot_free": In(1),
+                "slot": In(range(slots)),
+                "valid": Out(1),
+                "cell": Out(CellLayout(config, slots)),
+                "codes": Out(TAKE_BITS),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        funnel, cell, groups = self.funnel, Signal.like(self.cell), groups_of(self._config)
+        from_stream = self.source == Source.STREAM.value
+
+        # Position: rows left, bytes left of this row, word of 16 bytes in it, group of lanes, and where that is.
+        rows_left, depth_left = Signal.like(self.rows), Signal.like(self.depth)
+        word, group = Signal(range(-(-(1 << len(self.depth)) // BLOCK))), Signal(range(groups))
+        key = Signal(range(groups))
+        turn_part = Signal(range(self._config.mm_tokens + 1))
+        row_ends = depth_left <= BLOCK
+        last_row = rows_left == 1
+        tile_ends = last_row | (key == groups - 1)
+        turn_ends = row_ends | (group == groups - 1)
+        count = Mux(row_ends, depth_left[: BLOCK.bit_length()], BLOCK)
+
+        # Where rows lie: words left of the line or lines that hold them, or addresses in A.
+        unit_words = Signal(range((1 << len(self.row_lines)) * self.line_words))
+        words_left, in_line = Signal.like(unit_words), Signal.like(self.rows)
+        line_rows = Signal(len(self.rows))  # less one
+        m.d.comb += [
+            unit_words.eq(Mux(self.pack == 0, times(self.row_lines, self.line_words), self.line_words)),
+            line_rows.eq((1 << self.pack) - 1),
+        ]
+        unit_ends = (in_line == line_rows) | last_row
+        row_at = Signal(A_ADDRESS_BITS + 1)
+        address = Signal(A_ADDRESS_BITS + 1)
+        m.d.comb += address.eq(row_at + word)
+
+        # CONTEXT: byte of the activations that a value row is multiplied with.
+        byte = Signal(len(self.first) + 1)
+
+        step = cell.step
+        first_slot = Signal(range(self._slots))
+        tile_slot = Signal(range(self._slots))
+        m.d.comb += tile_slot.eq((first_slot + word) % self._slots)
+        m.d.comb += [
+            cell.count.eq(count),
+            cell.bits.eq(BITS_CODES.index(8)),
+            step.bank.eq(self.bank),
+        ]
+        with m.If(self.context):
+            m.d.comb += [
+                cell.group.eq(group),
+                cell.select.eq(Select.COLUMN),
+                cell.column.eq(byte % BLOCK),
+                cell.push.eq(turn_ends),
+                step.slot.eq(self.slot),
+                step.act_word.eq(byte // BLOCK),
+                step.first.eq(self.fresh),
+                step.last.eq(self.emit & last_row & row_ends),
+                step.part_base.eq(turn_part),
+            ]
+        with m.Else():
+            m.d.comb += [
+                cell.group.eq(key),
+                cell.select.eq(Select.OWN),
+                cell.push.eq(tile_ends),
+                step.slot.eq(Mux(key == 0, self.slot, tile_slot)),
+                step.kept.eq(KEPT_CHOICES.index(BLOCK)),
+                step.act_word.eq(word),
+                step.first.eq(word == 0),
+                step.last.eq(row_ends),
+                step.rows.eq(key + 1),
+            ]
+
+        new_slot, new_tile, begun = Signal(), Signal(), Signal()
+        room, go = Signal(), Signal()
+        m.d.comb += [
+            new_slot.eq(~self.idle_lanes & Mux(self.context, group == 0, key == 0)),
+            new_tile.eq(~self.idle_lanes & ~self.context & (key == 0) & (word == 0)),
+            funnel.size.eq(count << 3),
+            funnel.begin.eq(~begun),
+            self.slot_claim.eq(go & new_slot),
+        ]
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += [
+                    begun.eq(0),
+                    rows_left.eq(self.rows),
+                    depth_left.eq(self.depth),
+                    words_left.eq(unit_words),
+                    in_line.eq(0),
+                    row_at.eq(self.rows_at),
+                    byte.eq(self.first),
+                    word.eq(0),
+                    group.eq(0),
+                    key.eq(0),
+                    turn_part.eq(0),
+                ]
+                m.next = "BETWEEN"
+
+            with m.State("BETWEEN"):
+                m.d.comb += self.bank_claim.eq(new_tile & (rows_left != 0))
+                with m.If(rows_left == 0):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "IDLE"
+                with m.Elif(from_stream & ~begun & funnel.mid_line):
+                    m.next = "BAD"
+                with m.Elif(~new_tile | self.bank_given):
+                    m.next = "ROW"
+
+            with m.State("ROW"):
+                m.d.comb += room.eq(~new_slot | self.slot_free)
+                with m.If(from_stream):
+                    with m.If(funnel.truncated | (funnel.words > words_left)):
+                        m.next = "BAD"
+                    with m.Else():
+                        m.d.comb += [
+                            go.eq(room & funnel.ready),
+                            funnel.take.eq(go),
+                            self.waiting.eq(room & ~funnel.ready),
+                        ]
+                with m.Elif(address[-1]):
+                    m.next = "BEYOND"
+                with m.Else():
+                    m.d.comb += [
+                        self.a_read.request.valid.eq(room),
+                        go.eq(room & self.a_read.request.ready),
+                        self.waiting_buffer.eq(room & ~self.a_read.request.ready),
+                    ]
+                with m.If(self.context & ~self.idle_lanes & byte[-1]):
+                    m.next = "BEYOND"
+
+                with m.If(go):
+                    m.d.sync += [
+                        begun.eq(1),
+                        depth_left.eq(depth_left - BLOCK),
+                        words_left.eq(words_left - funnel.dropped),
+                        word.eq(word + 1),
+                        group.eq(group + 1),
+                    ]
+                    with m.If(self.slot_claim & (word == 0)):
+                        m.d.sync += first_slot.eq(self.slot)
+                    with m.If(turn_ends):
+                        m.d.sync += [group.eq(0), turn_part.eq(turn_part + self.parts)]
+                with m.If(go & row_ends):
+                    m.d.comb += self.summed.eq(self.context)
+                    m.d.sync += [
+                        rows_left.eq(rows_left - 1),
+                        depth_left.eq(self.depth),
+                        in_line.eq(Mux(unit_ends, 0, in_line + 1)),
+                        row_at.eq(row_at + self.rows_stride),
+                        byte.eq(byte + 1),
+                        word.eq(0),
+                        turn_part.eq(0),
+                        key.eq(Mux(tile_ends, 0, key + 1)),
+                    ]
+                    with m.If(from_stream & unit_ends & (words_left != funnel.dropped)):
+                        m.next = "REST"
+                    with m.Else():
+                        with m.If(unit_ends):
+                            m.d.sync += words_left.eq(unit_words)
+                        with m.If(last_row | (tile_ends & ~self.context)):
+                            m.next = "BETWEEN"
+
+            # What is left of the last line of a row, or of a line of rows.
+            with m.State("REST"):
+                skip = Mux(words_left > TAKE_WORDS, TAKE_WORDS, words_left)
+                m.d.comb += funnel.size.eq((skip - 1) * WORD_BITS + 1)  # bits that lie in so many words
+                with m.If(funnel.truncated):
+                    m.next = "BAD"
+                with m.Elif(funnel.ready):
+                    m.d.comb += funnel.skip.eq(skip)
+                    m.d.sync += words_left.eq(words_left - skip)
+                    with m.If(words_left <= TAKE_WORDS):
+                        m.d.sync += words_left.eq(unit_words)
+                        m.next = "BETWEEN"
+                with m.Else():
+                    m.d.comb += self.waiting.eq(1)
+
+            with m.State("BAD"):
+                m.d.comb += self.bad.eq(1)
+
+            with m.State("BEYOND"):
+                m.d.comb += self.beyond.eq(1)
+
+        # Codes of A come later than those of the stream, and their cells wait for them.
+        cells = [Signal.like(cell, name=f"cell_{i}", reset_less=True) for i in range(A_LATENCY)]
+        valid = Signal(A_LATENCY)
+        asked = go & ~from_stream
+        m.d.sync += valid.eq(Cat(asked, valid[:-1]))
+        for before, waits, after in zip([cell, *cells], [asked, *valid[:-1]], cells, strict=False):
+            with m.If(waits):
+                m.d.sync += after.eq(before)
+        m.d.comb += [
+            self.a_read.request.payload.eq(address),
+            self.busy.eq(valid.any()),
+            self.valid.eq(Mux(from_stream, go & ~self.idle_lanes, valid[-1])),
+            self.cell.eq(Mux(from_stream, cell, cells[-1])),
+            self.codes.eq(Mux(from_stream, funnel.data, self.a_read.data)),
+        ]
+        return m

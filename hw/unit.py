@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface of a unit's core: one instruction in, done or a fault out.
+
+Everything that is the same for all units (queue, tokens, NOP, counters) is in the shell around the core, in
+:mod:`catenary.hw.control.shell`.
+"""
+
+from __future__ import annotations
+
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import In, Out, Signature
+
+from catenary.hw.words import command_layout
+from catenary.isa.fields import REGISTER_BITS, SCALAR_BITS
+from catenary.isa.instructions import Unit
+from catenary.isa.registers import Stall, register_map
+
+CAUSE_BITS = register_map()["ERROR"].register.fields["cause"].width
+"""Bits of an :class:`~catenary.isa.registers.ErrorCause`."""
+
+StallLayout = data.StructLayout({stall.name.lower(): 1 for stall in Stall if stall is not Stall.TOKENS})
+"""What a unit waits for in this cycle: ``stream``, ``memory`` or ``buffer``, at most one of them set."""
+
+ResultLayout = data.StructLayout({"valid": 1, "register": REGISTER_BITS, "value": SCALAR_BITS})
+"""A scalar register that a unit writes in this cycle, if ``valid``: what ARGMAX found."""
+
+
+class UnitSignature(Signature):
+    """What the core of ``unit`` offers its shell, from the core's point of view.
+
+    A core merges the members into its own ports: ``super().__init__({**UnitSignature(Unit.STORE).members, ...})``.
+
+    Args:
+        unit: one of the four units with a core; control has none.
+
+    Members:
+        insn: the instruction, operands resolved. Ready when idle; a transfer starts execution. Never NOP.
+        done: pulses for one cycle, at least one cycle after the transfer, when everything that the instruction wrote
+            is visible and every store is acknowledged.
+        fault: pulse or level: the instruction cannot go on. Then the unit may do anything legal on its buses until it
+            is reset; no ``done`` is needed.
+        cause: an :class:`~catenary.isa.registers.ErrorCause`, valid while ``fault`` is high.
+        stall: what the unit waits for in this cycle.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        super().__init__(
+            {
+                "insn": In(stream.Signature(command_layout(unit))),
+                "done": Out(1),
+                "fault": Out(1),
+                "cause": Out(CAUSE_BITS),
+                "stall": Out(StallLayout),
+            }
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Interfaces of the same unit."""
+        return isinstance(other, UnitSignature) and self.unit is other.unit
+
+    def __repr__(self) -> str:
+        """As it is written."""
+        return f"UnitSignature({self.unit!s})"
