@@ -11,12 +11,12 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow lint bench figures docs-tables lock clean
+.PHONY: help setup demo test test-slow test-rtl lint bench figures docs-tables lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: $(VENV)/.package $(VENV)/.dev ## Make .venv with everything a developer needs
+setup: $(VENV)/.package $(VENV)/.rtl $(VENV)/.dev ## Make .venv with everything a developer needs
 	@:
 
 demo: $(VENV)/.package ## Compile and run the demo model (no torch needed)
@@ -27,6 +27,9 @@ test: setup ## Run the tests that are not marked slow
 
 test-slow: setup ## Run the tests marked slow
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-rtl: setup ## Run the tests of the hardware and of everything that simulates it, slow ones too
+	@$(BIN)/python -m pytest tests/hw tests/sim/test_rtl_*.py tests/runtime/test_device_rtl.py $(PYTEST_ARGS)
 
 lint: setup ## Check style, types, the import contract and the numerics rules
 	@$(BIN)/ruff check --quiet .
@@ -62,6 +65,11 @@ $(VENV)/.core: requirements/core.lock
 
 $(VENV)/.package: pyproject.toml $(VENV)/.core
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.rtl: requirements/rtl.lock $(VENV)/.core
+	@echo "installing requirements/rtl.lock"
+	@$(PIP) -r requirements/rtl.lock
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.core

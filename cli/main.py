@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from catenary.cli import bench, check, compile, devices, evaluate, inspect, options, run
+from catenary.cli import bench, check, compile, devices, evaluate, inspect, options, run, verilog
 from catenary.cli.report import Report
 
 
@@ -49,6 +49,7 @@ _VERBS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("devices", devices.verb, "catenary devices"),
     ("bench", bench.verb, "catenary bench model.cat --device iss --new-tokens 16"),
     ("check", check.verb, "catenary check path/to/model --accel small"),
+    ("verilog", verilog.verb, "catenary verilog --accel small -o core"),
 )
 for _name, _verb, _example in _VERBS:
     app.command(_name, epilog=f"Example: {_example}")(_verb)

@@ -60,3 +60,17 @@ Device = Annotated[
         autocompletion=_complete_devices,
     ),
 ]
+Trace = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace", metavar="FILE", help="On rtl: write the waveform of all signals to FILE (.vcd or .fst); slow, large."
+    ),
+]
+Timeline = Annotated[
+    Path | None,
+    typer.Option(
+        "--timeline",
+        metavar="FILE",
+        help="On rtl: write what each unit executed when to FILE (JSON for ui.perfetto.dev; 1 us is a cycle).",
+    ),
+]

@@ -15,7 +15,7 @@ import typer
 from catenary.cli import options
 
 if TYPE_CHECKING:
-    from catenary.runtime.engine import Counters
+    from catenary.runtime.engine import Counters, UnitCounters
     from catenary.runtime.tokenizer import TextStream
 
 
@@ -91,6 +91,8 @@ def verb(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sampling.")] = 0,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end-of-sequence token.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Show times and counters on stderr.")] = False,
+    trace: options.Trace = None,
+    timeline: options.Timeline = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> RunResult:
@@ -106,7 +108,7 @@ def verb(
     tokenizer = catenary.tokenizer(loaded)
     ids = read_prompt(prompt, prompt_file, prompt_ids, tokenizer)
     check_prompt(ids, loaded.graph.vocab, loaded.graph.max_context)
-    with open_engine(device, loaded) as engine:
+    with open_engine(device, loaded, trace, timeline) as engine:
         opened = time.perf_counter()
         printer = Printer(None if tokenizer is None else tokenizer.stream(ids), silent=json)
         waiting = ExitStack()
@@ -177,7 +179,17 @@ def show_stats(result: RunResult) -> None:
             )
         ),
     ]
+    rows += [(f"{name} unit", _shares(unit)) for name, unit in getattr(counters, "units", {}).items()]
     show(("what", "how much"), rows, error=True)
+
+
+def _shares(unit: UnitCounters) -> str:
+    """How a unit spent its cycles, as shares."""
+    total = max(unit.busy + unit.idle, 1)
+    waits = sum(unit.stalled.values())
+    reasons = ", ".join(f"{count / total:.1%} for {reason}" for reason, count in unit.stalled.items() if count)
+    parts = f"{(unit.busy - waits) / total:.1%} working, {unit.idle / total:.1%} idle, {waits / total:.1%} waiting"
+    return f"{parts} ({reasons})" if reasons else parts
 
 
 def _rate(tokens: int, seconds: float) -> str:

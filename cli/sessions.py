@@ -48,9 +48,11 @@ def _checkout() -> Path:
     return Path(catenary.__file__).resolve().parents[2]
 
 
-def open_engine(device: str | None, source: Program | ImportedModel) -> Engine:
-    """``source`` on ``device``, with a progress bar for the compilation that a model may need."""
+def open_engine(
+    device: str | None, source: Program | ImportedModel, trace: Path | None = None, timeline: Path | None = None
+) -> Engine:
+    """``source`` on ``device``, with a progress bar for the builds that a model, or a simulation, may need."""
     from catenary.cli.progress import stages
 
     with stages() as progress:
-        return catenary.open_device(device, source, progress=progress, warn=warn)
+        return catenary.open_device(device, source, trace=trace, timeline=timeline, progress=progress, warn=warn)

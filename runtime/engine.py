@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -32,6 +32,56 @@ class Counters:
     bytes_read: int | None = None
     bytes_written: int | None = None
     port_bytes_per_cycle: int | None = None
+
+    def since(self, base: Counters) -> Counters:
+        """What was counted after ``base`` was read."""
+        return Counters(
+            _since(self.cycles, base.cycles),
+            _since(self.bytes_read, base.bytes_read),
+            _since(self.bytes_written, base.bytes_written),
+            self.port_bytes_per_cycle,
+        )
+
+
+@dataclass(frozen=True)
+class UnitCounters:
+    """How a unit of a core spent the cycles of its runs.
+
+    Attributes:
+        busy: cycles in which it held an instruction, stalled or not.
+        idle: the others.
+        stalled: cycles of ``busy`` in which it waited, by what for (:class:`~catenary.isa.registers.Stall`).
+    """
+
+    busy: int
+    idle: int
+    stalled: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class CoreCounters(Counters):
+    """What a core's own registers count.
+
+    Attributes:
+        units: by name.
+    """
+
+    units: Mapping[str, UnitCounters] = field(default_factory=dict)
+
+    def since(self, base: Counters) -> CoreCounters:
+        """What was counted after ``base`` was read."""
+        before = base.units if isinstance(base, CoreCounters) else {}
+        units = dict(self.units)
+        for name, old in before.items():
+            now = units[name]
+            stalled = {reason: count - old.stalled[reason] for reason, count in now.stalled.items()}
+            units[name] = UnitCounters(now.busy - old.busy, now.idle - old.idle, stalled)
+        plain = super().since(base)
+        return CoreCounters(plain.cycles, plain.bytes_read, plain.bytes_written, plain.port_bytes_per_cycle, units)
+
+
+def _since(value: int | None, base: int | None) -> int | None:
+    return None if value is None else value - (base or 0)
 
 
 class Engine(Protocol):

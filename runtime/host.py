@@ -136,17 +136,7 @@ class ProgramEngine(Engine):
 
     def counters(self) -> Counters:
         """Counts since the engine was opened or last reset."""
-        now = self._device.counters()
-
-        def since(value: int | None, base: int | None) -> int | None:
-            return None if value is None else value - (base or 0)
-
-        return Counters(
-            since(now.cycles, self._base.cycles),
-            since(now.bytes_read, self._base.bytes_read),
-            since(now.bytes_written, self._base.bytes_written),
-            now.port_bytes_per_cycle,
-        )
+        return self._device.counters().since(self._base)
 
     def close(self) -> None:
         """Close the device."""

@@ -21,7 +21,7 @@ import catenary
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("isa", "hw", "compiler", "sim", "runtime", "boards", "cli")
-INSTALLED = (".py", ".json", ".yaml")
+INSTALLED = (".py", ".json", ".yaml", ".cpp", ".h")
 
 CHECK = """
 import importlib, pkgutil, sys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resolve requirements/core.in and dev.in into lock files: every package behind them at an exact version.
+"""Resolve requirements/core.in, rtl.in and dev.in into lock files: every package behind them at an exact version.
 
 Run by ``make lock`` with the lowest supported Python, so that every later one can install the result too. The files
 name packages and versions only; where packages come from, and their hashes, are the business of each machine's pip.
@@ -52,15 +52,21 @@ def main() -> None:
             done = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True)
             return normalise(done.stdout)
 
+        def install(wanted: str, *locked: str) -> None:
+            constraints = [argument for name in locked for argument in ("-c", str(FOLDER / name))]
+            subprocess.run([*pip, "install", "-qq", *constraints, "-r", str(FOLDER / wanted)], check=True)
+
         # A new environment of Python 3.11 holds an old setuptools, which would stay where it satisfies core.in.
         subprocess.run([*pip, "uninstall", "-qq", "--yes", "setuptools"], check=True)
-        subprocess.run([*pip, "install", "-qq", "-r", str(FOLDER / "core.in")], check=True)
+        install("core.in")
         core = freeze()
         write("core.lock", "Exact versions behind core.in.", core)
-        locked = str(FOLDER / "core.lock")
-        subprocess.run([*pip, "install", "-qq", "-c", locked, "-r", str(FOLDER / "dev.in")], check=True)
-        dev = [line for line in freeze() if line not in core]
-        write("dev.lock", "Exact versions behind dev.in, less those of core.lock.", dev)
+        install("rtl.in", "core.lock")
+        rtl = [line for line in freeze() if line not in core]
+        write("rtl.lock", "Exact versions behind rtl.in, less those of core.lock.", rtl)
+        install("dev.in", "core.lock", "rtl.lock")
+        dev = [line for line in freeze() if line not in core and line not in rtl]
+        write("dev.lock", "Exact versions behind dev.in, less those of the other two.", dev)
 
 
 if __name__ == "__main__":

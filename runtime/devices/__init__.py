@@ -11,11 +11,27 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from catenary.isa.errors import DeviceError
+from catenary.isa.errors import DeviceError, UsageError
 from catenary.isa.program import Program
 from catenary.runtime.engine import Engine, FloatModel, Source
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """What some devices can do beside running a program.
+
+    Attributes:
+        trace: file for the waveform of all signals.
+        timeline: file for what each unit executed when.
+        progress: told of the stages of opening the device.
+    """
+
+    trace: Path | None = None
+    timeline: Path | None = None
+    progress: Callable[[str, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class DeviceInfo:
         open: load a program (or a float model) and return the engine; raises
             :class:`~catenary.isa.errors.DeviceError` when the device refuses it.
         takes: what ``open`` accepts, a compiled program or an imported float model.
+        open_with: ``open`` with options, for devices that heed them.
     """
 
     name: str
@@ -36,6 +53,7 @@ class DeviceInfo:
     available: Callable[[], tuple[bool, str]]
     open: Callable[[Any], Engine]
     takes: Literal["program", "model"] = "program"
+    open_with: Callable[[Any, OpenOptions], Engine] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,17 +96,34 @@ def list_devices() -> list[DeviceStatus]:
     return [DeviceStatus(name, *device_info(name).available()) for name in device_names()]
 
 
-def open_device(name: str, source: Program | FloatModel) -> Engine:
+def check_options(name: str, options: OpenOptions) -> None:
+    """Check that the device called ``name`` can do what ``options`` ask for.
+
+    Raises:
+        DeviceError: the device is unknown.
+        UsageError: it writes no trace and no timeline.
+    """
+    if device_info(name).open_with is None:
+        for option in ("trace", "timeline"):
+            if getattr(options, option) is not None:
+                raise UsageError(f"{option} must be asked of a device that simulates hardware (rtl), not of {name}")
+
+
+def open_device(name: str, source: Program | FloatModel, options: OpenOptions | None = None) -> Engine:
     """Load ``source`` on the device called ``name``.
 
     Args:
         name: one of :func:`device_names`.
         source: a program, or for a float device the imported model.
+        options: what else is wanted of the device.
 
     Raises:
         DeviceError: the device is unknown or unavailable, does not take this kind of source, or refuses the program.
+        UsageError: the device cannot do what the options ask for.
     """
+    options = options or OpenOptions()
     info = device_info(name)
+    check_options(name, options)
     given = "program" if isinstance(source, Program) else "model"
     if given != info.takes:
         wanted = "a compiled program" if info.takes == "program" else "an uncompressed model"
@@ -96,4 +131,4 @@ def open_device(name: str, source: Program | FloatModel) -> Engine:
     available, reason = info.available()
     if not available:
         raise DeviceError(f"Device {name} must be available on this machine: {reason}")
-    return info.open(source)
+    return info.open(source) if info.open_with is None else info.open_with(source, options)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from catenary.cli.model_check import CheckResult
+    from catenary.cli.verilog import VerilogResult
     from catenary.compiler.importers import ImportedModel
     from catenary.isa.config import AcceleratorConfig
     from catenary.isa.program import Program
@@ -45,6 +46,7 @@ __all__ = [
     "load",
     "open_device",
     "tokenizer",
+    "verilog",
 ]
 
 _CHECKPOINT_FILES = (".json", ".gguf", ".onnx", ".safetensors")
@@ -156,6 +158,8 @@ def open_device(
     name: str | None,
     source: str | PathLike[str] | Program | ImportedModel,
     *,
+    trace: str | PathLike[str] | None = None,
+    timeline: str | PathLike[str] | None = None,
     progress: Callable[[str, float], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Engine:
@@ -165,7 +169,9 @@ def open_device(
         name: one of :func:`devices`; ``None`` stands for ``iss`` for a program and ``graph-fp32`` for a model.
         source: what to run, or its path. A model is compiled with the default options first, except for
             ``graph-fp32``; the program is kept in a cache.
-        progress: told of the stages of that compilation.
+        trace: on ``rtl``: write the waveform of all signals to this ``.vcd`` or ``.fst`` file.
+        timeline: on ``rtl``: write what each unit executed when to this JSON file, for ui.perfetto.dev.
+        progress: told of the stages of that compilation, and of building the simulation of hardware.
         warn: told, in one line, when the cache is of no use.
 
     Returns:
@@ -173,6 +179,7 @@ def open_device(
 
     Raises:
         DeviceError: the device is unknown or unavailable, or refuses the program.
+        UsageError: a trace or timeline is asked of a device that writes none.
 
     >>> with catenary.open_device("reference", "model.cat") as engine:
     ...     engine.device
@@ -184,13 +191,16 @@ def open_device(
     loaded = load(source) if isinstance(source, str | PathLike) else source
     is_program = isinstance(loaded, Program)
     name = name or ("iss" if is_program else "graph-fp32")
+    waveform, events = (None if file is None else Path(file) for file in (trace, timeline))
+    options = devices.OpenOptions(waveform, events, progress)
+    devices.check_options(name, options)
     if not isinstance(loaded, Program) and devices.device_info(name).takes == "program":
         from catenary.boards.loader import load_accelerator
         from catenary.cli.cache import cached_program
         from catenary.compiler import CompileOptions
 
         loaded = cached_program(loaded, load_accelerator("small"), CompileOptions(), progress, warn)
-    return devices.open_device(name, loaded)
+    return devices.open_device(name, loaded, options)
 
 
 def generate(
@@ -322,3 +332,33 @@ def check(model: str | PathLike[str], *, accel: str | PathLike[str] | Accelerato
     from catenary.isa.config import AcceleratorConfig
 
     return check_model(model, accel if isinstance(accel, AcceleratorConfig) else load_accelerator(fspath(accel)))
+
+
+def verilog(
+    folder: str | PathLike[str],
+    *,
+    accel: str | PathLike[str] | AcceleratorConfig = "small",
+    progress: Callable[[str, float], None] | None = None,
+) -> VerilogResult:
+    """Write an accelerator's core as Verilog, with its register map (Markdown and C) and a description of its ports.
+
+    Args:
+        folder: to write to; made if it is not there.
+        accel: a preset's name, a YAML file, or a configuration.
+        progress: told of the stages.
+
+    Raises:
+        ConfigError: the accelerator is unknown or unsound.
+        DeviceError: Amaranth or yosys is missing; the message says how to install them.
+
+    >>> catenary.verilog("core", accel="small").top
+    'catenary_core'
+    """
+    from catenary.boards.loader import load_accelerator
+    from catenary.cli.verilog import write_verilog
+    from catenary.isa.config import AcceleratorConfig
+    from catenary.sim.rtl.cache import quiet
+    from catenary.sim.rtl.core import core_design
+
+    config = accel if isinstance(accel, AcceleratorConfig) else load_accelerator(fspath(accel))
+    return write_verilog(Path(folder), config, core_design(config, progress or quiet))

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from catenary.cli.main import app
 from catenary.compiler.random_models import llama_config, write_model
+from catenary.sim.rtl.cache import cache_folder
 
 TINY = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 1, "max_position_embeddings": 64}
 STORY = "Once upon a time, there was a girl.<|endoftext|>\nShe had a ball.\n<|endoftext|>"
@@ -43,7 +44,8 @@ Call = Callable[..., Reply]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """Call a verb in this process, with a cache of its own."""
+    """Call a verb in this process, with a cache of its own; only builds of hardware, which take long, are shared."""
+    monkeypatch.setenv("CATENARY_RTL_CACHE", str(cache_folder()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def invoke(*arguments: object) -> Reply:
@@ -72,7 +74,8 @@ def command(arguments: Sequence[object]) -> list[str]:
 
 def environment(folder: Path) -> dict[str, str]:
     """The environment of a process whose cache is in ``folder``."""
-    return {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "NO_COLOR": "1"}
+    shared = {"CATENARY_RTL_CACHE": str(cache_folder())}
+    return {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "NO_COLOR": "1", **shared}
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Call
 
-VERBS = ("compile", "run", "eval", "inspect", "devices", "bench", "check")
+VERBS = ("compile", "run", "eval", "inspect", "devices", "bench", "check", "verilog")
 
 # {model}, {stories} and {dir} stand for the checkpoint, the text and an empty folder.
 BAD = {
@@ -41,6 +41,19 @@ BAD = {
     "top-p": (["run", "{model}", "--prompt", "x", "--top-p", "2"], "Top-p must be above 0 and at most 1, not 2.0"),
     "seed": (["run", "{model}", "--prompt", "x", "--seed", "-2"], "Seed must be at least 0, not -2"),
     "device": (["run", "{model}", "--prompt", "x", "--device", "abacus"], "Device must be one of graph-fp32, "),
+    "trace": (
+        ["run", "{model}", "--prompt", "x", "--trace", "x.vcd"],
+        "trace must be asked of a device that simulates",
+    ),
+    "timeline": (
+        ["run", "{model}", "--prompt", "x", "--device", "iss", "--timeline", "x.json"],
+        "timeline must be asked of a device that simulates hardware (rtl), not of iss",
+    ),
+    "trace-kind": (
+        ["run", "{model}", "--prompt", "x", "--device", "rtl", "--trace", "x.txt"],
+        "Trace must be a .vcd or .fst file, not 'x.txt'",
+    ),
+    "verilog-accel": (["verilog", "--accel", "tiny", "-o", "{dir}"], "Accelerator must be one of "),
     "no-text": (["eval", "{model}", "--text", "{dir}/no"], "--text must be a readable file, not '{dir}/no'"),
     "max-tokens": (["eval", "{model}", "--text", "{stories}", "--max-tokens", "0"], "must be at least 1, not 0"),
     "separator": (["eval", "{model}", "--text", "{stories}", "--separator", ""], "must be at least one character"),

@@ -16,6 +16,7 @@ from benchmarks.record import ROOT
 from tools.lock import normalise
 
 FOLDER = ROOT / "requirements"
+LISTS = ("core", "rtl", "dev")
 
 
 def wanted(path: Path) -> dict[str, Requirement]:
@@ -32,25 +33,25 @@ def locked(path: Path) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-@pytest.mark.parametrize("name", ["core", "dev"])
+@pytest.mark.parametrize("name", LISTS)
 def test_every_wanted_package_is_locked_at_a_version_it_allows(name: str) -> None:
     versions = locked(FOLDER / f"{name}.lock")
     for package, requirement in wanted(FOLDER / f"{name}.in").items():
         assert requirement.specifier.contains(versions[package]), f"{requirement}, locked {versions[package]}"
 
 
-@pytest.mark.parametrize("name", ["core", "dev"])
+@pytest.mark.parametrize("name", LISTS)
 def test_every_wanted_package_says_why(name: str) -> None:
     for line in (FOLDER / f"{name}.in").read_text().splitlines():
         assert not line or "#" in line, line
 
 
-def test_core_and_dev_are_disjoint_and_bring_no_accelerator_packages() -> None:
-    core, dev = locked(FOLDER / "core.lock"), locked(FOLDER / "dev.lock")
-    assert not core.keys() & dev.keys()
-    assert "torch" not in core
+def test_lists_are_disjoint_and_bring_no_accelerator_packages() -> None:
+    names = [name for listed in LISTS for name in locked(FOLDER / f"{listed}.lock")]
+    assert len(names) == len(set(names))
+    dev = locked(FOLDER / "dev.lock")
     assert dev["torch"] == "2.13.0"
-    assert not [name for name in core | dev if name.startswith(("nvidia", "cuda", "triton"))]
+    assert not [name for name in names if name.startswith(("nvidia", "cuda", "triton"))]
 
 
 def test_the_project_depends_on_core_less_its_build_backend() -> None:
@@ -61,8 +62,15 @@ def test_the_project_depends_on_core_less_its_build_backend() -> None:
     assert declared == core
 
 
-def test_core_lock_is_closed_under_dependency() -> None:
-    versions = locked(FOLDER / "core.lock")
+def test_the_extra_is_the_list_of_its_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extra = {canonicalize_name(r.name): r for r in map(Requirement, project["project"]["optional-dependencies"]["rtl"])}
+    assert extra == wanted(FOLDER / "rtl.in")
+
+
+@pytest.mark.parametrize("lists", [("core",), ("core", "rtl")])
+def test_locks_are_closed_under_dependency(lists: tuple[str, ...]) -> None:
+    versions = {name: version for listed in lists for name, version in locked(FOLDER / f"{listed}.lock").items()}
     for package in versions:
         for text in requires(package) or []:
             needed = Requirement(text)
@@ -72,7 +80,7 @@ def test_core_lock_is_closed_under_dependency() -> None:
                 assert needed.specifier.contains(versions[name], prereleases=True), f"{package} needs {needed}"
 
 
-@pytest.mark.parametrize("name", ["core", "dev"])
+@pytest.mark.parametrize("name", LISTS)
 def test_the_running_environment_is_the_locked_one(name: str) -> None:
     for package, version in locked(FOLDER / f"{name}.lock").items():
         assert distribution(package).version.partition("+")[0] == version, package
