@@ -27,6 +27,7 @@ from catenary.isa.instructions import (
 )
 from catenary.isa.tensors import BLOCK
 from catenary.sim import arith
+from catenary.sim.arith.fp32 import read_number
 from catenary.sim.iss.units import Executor, Storage
 
 Floats = NDArray[np.float32]
@@ -198,8 +199,9 @@ class RunningArgmax:
             if n:
                 x = s.read_v(start, n, 1, n)[0]
                 index = int(arith.argmax(x))
-                if x[index] > self._best:
-                    self._best, self._where = x[index], base + index
+                value = read_number(x[index])
+                if value > self._best:
+                    self._best, self._where = value, base + index
             s.scalars.set(insn.rd, self._where)
 
         return run
