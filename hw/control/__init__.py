@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control: dispatch, queues, tokens, and what the host sees."""

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of several faults is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from amaranth.hdl import Module, Value
+from amaranth.lib import data
+
+from catenary.hw.control.dispatch import Dispatch
+from catenary.hw.control.shell import Shell
+from catenary.isa.instructions import Unit
+from catenary.isa.registers import ErrorCause, register_map
+
+_WIDTHS = {name: field.width for name, field in register_map()["ERROR"].register.fields.items()}
+
+FaultLayout = data.StructLayout({"valid": 1, **_WIDTHS})
+"""A fault, if ``valid``: cause, unit and pc as register ERROR has them."""
+
+
+class Fault(NamedTuple):
+    """A possible fault of a unit: whether it is there, and what it is."""
+
+    valid: Value
+    cause: Value | ErrorCause
+    unit: Unit
+
+
+def first_fault(m: Module, fault: data.View, faults: Iterable[Fault], clients: Mapping[Unit, Shell | Dispatch]) -> None:
+    """Drive ``fault``, of :data:`FaultLayout`, with the first of ``faults`` that is valid.
+
+    Its pc is that of the unit's instruction, which ``clients`` know.
+    """
+    for item in reversed(list(faults)):
+        with m.If(item.valid):
+            m.d.comb += [fault.valid.eq(1), fault.cause.eq(item.cause), fault.unit.eq(item.unit)]
+    with m.Switch(fault.unit):
+        for unit, client in clients.items():
+            with m.Case(unit):
+                m.d.comb += fault.pc.eq(client.pc)
+
+
+def watchdog_faults(expired: Value, fetching: Value, shells: Mapping[Unit, Shell]) -> Iterator[Fault]:
+    """Suspects for a run without progress, most likely ones first.
+
+    That is the load unit while it fetches code, else a unit that executes an instruction and does not just wait for
+    another one through the stream FIFO; else one that does; else one that waits for tokens; else dispatch.
+    """
+    cause = ErrorCause.WATCHDOG
+    yield Fault(expired & fetching, cause, Unit.LOAD)
+    for suspects in (
+        lambda shell: shell.running & ~shell.stalls.stream,
+        lambda shell: shell.running,
+        lambda shell: shell.busy,
+    ):
+        for unit, shell in shells.items():
+            yield Fault(expired & suspects(shell), cause, unit)
+    yield Fault(expired, cause, Unit.CONTROL)
