@@ -69,8 +69,8 @@ class AcceleratorConfig:
         Raises:
             ConfigError: names the parameter, the rule and the value.
         """
-        if not self.port_bytes or any(width < 4 or width & (width - 1) for width in self.port_bytes):
-            raise ConfigError(f"port_bytes must be one or more powers of two of at least 4, not {self.port_bytes}")
+        if not self.port_bytes or any(not 4 <= width <= 128 or width & (width - 1) for width in self.port_bytes):
+            raise ConfigError(f"port_bytes must be one or more powers of two from 4 to 128, not {self.port_bytes}")
         for field in fields(self):
             value, limit = getattr(self, field.name), LIMITS.get(field.name, SIZE_LIMIT)
             if field.type == "int" and value < 1:

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rotation of bytes."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+
+
+def rotated(m: Module, value: Signal, amount: Signal, name: str) -> Signal:
+    """``value`` with byte ``(i + amount) % n`` of its n bytes at byte i, for any n: a multiplexer for each bit of
+    ``amount``."""
+    size = len(value) // 8
+    for bit in range(len(amount)):
+        step = (1 << bit) % size
+        if step:
+            turned = Signal(len(value), name=f"{name}_{bit}")
+            m.d.comb += turned.eq(Mux(amount[bit], Cat(value[8 * step :], value[: 8 * step]), value))
+            value = turned
+    return value

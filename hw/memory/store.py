@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store unit: ST from V or A to memory through all ports."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from catenary.hw.buffers.signatures import ARead, VRead
+from catenary.hw.memory.gather import Gather, Kind, store_words
+from catenary.hw.memory.line_reader import port_names
+from catenary.hw.memory.line_writer import LineWriter, bytes_layout, write_ports
+from catenary.hw.memory.locate import RowLocator
+from catenary.hw.memory.walk import RowWalker
+from catenary.hw.memory.write_master import WRITE_DEPTH
+from catenary.hw.unit import UnitSignature
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.instructions import MemoryFormat, Unit
+from catenary.isa.registers import ErrorCause
+
+
+class StoreUnit(wiring.Component):
+    """The core of the store unit.
+
+    ST as the instruction chapter defines it, except that the format alone decides between V and A. The lines of one
+    instruction are one range; in gaps between rows no strobe is set.
+
+    Apart from its bus masters, the unit is reset by ``abort``; no other reset may reach it while a program may still be
+    running, because AXI does not allow a master to forget what it has begun.
+
+    Parameters:
+        config: the accelerator.
+        depth: beats that each port's FIFO holds.
+
+    Members:
+        insn, done, fault, cause, stall: see :class:`~catenary.hw.unit.UnitSignature`.
+        v_read, a_read: the buffers.
+        memory_0, memory_1 ...: write halves of the memory ports.
+        moved: a line has been made in this cycle.
+        beats: by port, a beat crossed it in this cycle.
+        written: by port, the bytes that it wrote in this cycle; over all ports and cycles, those of the rows.
+        abort: stop; finish bursts that have begun without writing anything more. For one cycle, or until ``idle``, or
+            longer.
+        idle: all that was commanded has been acknowledged.
+    """
+
+    def __init__(self, config: AcceleratorConfig, *, depth: int = WRITE_DEPTH):
+        self._config = config
+        self._depth = depth
+        super().__init__(
+            {
+                **UnitSignature(Unit.STORE).members,
+                "v_read": Out(VRead(config)),
+                "a_read": Out(ARead(config)),
+                **{name: Out(signature) for name, signature in write_ports(config).items()},
+                "moved": Out(1),
+                "beats": Out(len(config.port_bytes)),
+                "written": Out(bytes_layout(config)),
+                "abort": In(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.writer = writer = LineWriter(self._config, depth=self._depth)
+        for name in port_names(len(self._config.port_bytes)):
+            wiring.connect(m, getattr(writer, name), wiring.flipped(getattr(self, name)))
+        m.d.comb += [
+            writer.abort.eq(self.abort),
+            self.idle.eq(writer.idle),
+            self.beats.eq(writer.beats),
+            self.written.eq(writer.written),
+            self.moved.eq(writer.lines.valid),
+        ]
+        m.submodules.unit = ResetInserter(self.abort)(self._unit(writer))
+        return m
+
+    def _unit(self, writer: LineWriter) -> Module:
+        """Everything but the bus masters."""
+        m = Module()
+        m.submodules.locator = locator = RowLocator(self._config)
+        m.submodules.walker = walker = RowWalker(self._config, store_words(self._config))
+        m.submodules.gather = gather = Gather(self._config)
+        wiring.connect(m, walker.steps, gather.steps)
+        wiring.connect(m, gather.v_read, wiring.flipped(self.v_read))
+        wiring.connect(m, gather.a_read, wiring.flipped(self.a_read))
+
+        insn, region = self.insn.payload.body.st, locator.request.payload
+        packed = Signal()
+        codes = insn.format == MemoryFormat.I8.value
+        m.d.comb += [
+            walker.kind.eq(Mux(codes, Kind.CODES, Kind.F32)),
+            walker.address.eq(insn.address),
+            walker.stride.eq(insn.stride),
+            walker.rows.eq(insn.rows),
+            walker.row_bytes.eq(region.row_bytes),
+            walker.row_lines.eq(insn.row_lines),
+            walker.packed.eq(packed),
+            walker.offset.eq(locator.offset),
+            walker.slots.eq(locator.slots),
+            walker.per_line.eq(locator.per_line),
+            region.memory.eq(insn.memory),
+            region.row.eq(insn.row),
+            region.rows.eq(insn.rows),
+            region.row_lines.eq(insn.row_lines),
+            region.row_bytes.eq(Mux(codes, insn.elements, insn.elements << 2)),
+            region.pack.eq(insn.pack),
+            writer.command.payload.eq(locator.lines),
+            writer.lines.payload.eq(gather.lines.payload),
+            writer.lines.valid.eq(gather.lines.valid),
+            gather.room.eq(writer.room),
+        ]
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.insn.ready.eq(1)
+                with m.If(self.insn.valid):
+                    m.d.comb += walker.load.eq(1)
+                    m.d.sync += packed.eq(insn.pack != 0)
+                    with m.If((insn.rows == 0) | (insn.elements == 0)):
+                        m.next = "DONE"
+                    with m.Else():
+                        m.d.comb += locator.request.valid.eq(1)
+                        m.next = "LOCATE"
+            with m.State("LOCATE"):
+                with m.If(locator.found):
+                    m.next = "ASK"
+                with m.If(locator.fault):
+                    m.next = "FAILED"
+            with m.State("ASK"):
+                m.d.comb += writer.command.valid.eq(1)
+                with m.If(writer.command.ready):
+                    m.d.comb += walker.start.eq(1)
+                    m.next = "COPY"
+            with m.State("COPY"):
+                m.d.comb += [self.stall.buffer.eq(gather.blocked), self.stall.memory.eq(~gather.blocked & ~writer.room)]
+                with m.If(self.fault):
+                    m.next = "FAILED"
+                with m.Elif(walker.idle & gather.idle):
+                    m.next = "ACKNOWLEDGE"
+            with m.State("ACKNOWLEDGE"):
+                m.d.comb += self.stall.memory.eq(~writer.idle)
+                with m.If(self.fault):
+                    m.next = "FAILED"
+                with m.Elif(writer.idle):
+                    m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += self.done.eq(1)
+                m.next = "IDLE"
+            with m.State("FAILED"):
+                pass  # until abort
+        m.d.comb += [
+            self.fault.eq(locator.fault | gather.fault | writer.error),
+            self.cause.eq(Mux(writer.error, ErrorCause.BUS_ERROR.value, ErrorCause.ADDRESS_RANGE.value)),
+        ]
+        return m

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The walk over rows in lines: which bytes of which piece of a line belong to which word of a buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, exact_log2
+
+from catenary.hw.memory.locate import ROW_BYTES_BITS
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.instructions import WORD_BYTES
+from catenary.isa.tensors import BLOCK
+
+WIDEST_PIECE = 64
+"""Bytes. Wider lines are taken apart: rotating whole lines of a wide memory would cost more than all else here, and
+what goes through a buffer is little beside the weights, which go through no rotation."""
+
+ADDRESS_BITS = 21
+"""Width of a buffer address in a step: an instruction's and a bit for "behind the end"."""
+
+
+def piece_bytes(config: AcceleratorConfig) -> int:
+    """Bytes of a piece: the widest even part of a line that is no wider than a beat of V or a word of A needs."""
+    limit = min(WIDEST_PIECE, max(BLOCK, 4 * config.vector_lanes))
+    return max(size for size in range(4, limit + 1, 4) if config.line_bytes % size == 0)
+
+
+def grain_bytes(config: AcceleratorConfig) -> int:
+    """Bytes that a step takes of an instruction word: pieces and instruction words both consist of so many."""
+    return gcd(piece_bytes(config), WORD_BYTES)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of a buffer as a walk sees them.
+
+    Attributes:
+        bytes: memory bytes of one word, a power of two.
+        most: most bytes of one step, words or parts of words; ``None`` for as many as the word has left.
+    """
+
+    bytes: int
+    most: int | None
+
+
+def step_layout(piece: int) -> data.StructLayout:
+    """One step of a walk.
+
+    Members:
+        kind: index of the kind of words.
+        position: first byte in the piece.
+        count: bytes; 0 where a piece holds none of the rows.
+        address: word that the first byte belongs to.
+        offset: of the first byte in that word.
+        word_end: the last byte ends its word.
+        row_end: the last byte ends its row.
+        piece_end: nothing more of this piece is needed.
+        line_end: it was the last piece of its line.
+    """
+    return data.StructLayout(
+        {
+            "kind": 3,
+            "position": range(piece),
+            "count": range(piece + 1),
+            "address": ADDRESS_BITS,
+            "offset": range(WORD_BYTES),
+            "word_end": 1,
+            "row_end": 1,
+            "piece_end": 1,
+            "line_end": 1,
+        }
+    )
+
+
+class RowWalker(wiring.Component):
+    """Steps through rows in a range of lines, in the order of memory.
+
+    A step never leaves a piece, a row, or (for words with ``most = None``) a word, and each piece of the range, gaps
+    included, ends in exactly one step. So whoever has the pieces, or makes them, only counts along.
+
+    Parameters:
+        config: the accelerator.
+        kinds: what words there can be.
+
+    Members:
+        load: take ``kind``, ``address``, ``stride``, ``rows``, ``row_bytes`` and ``row_lines``.
+        kind: index into ``kinds``.
+        address: word of the first row's first byte.
+        stride: words from row to row.
+        rows: rows, at least one.
+        row_bytes: bytes of a row, at least one.
+        row_lines: lines of a row that has lines of its own.
+        start: take ``packed``, ``offset``, ``slots`` and ``per_line``, and begin; after ``load``.
+        packed: rows do not begin a line each; after the last one, only the rest of its line is unused.
+        offset, slots, per_line: as :class:`RowLocator` finds them.
+        joined: with ``packed``; rows without gaps between them, in memory and in the buffer, are one row of ``total``
+            bytes.
+        steps: the steps.
+        idle: no step is left.
+    """
+
+    def __init__(self, config: AcceleratorConfig, kinds: Sequence[Words]):
+        self._piece = piece_bytes(config)
+        self._pieces = config.line_bytes // self._piece
+        self._kinds = tuple(kinds)
+        left_bits = max(ROW_BYTES_BITS, 27, bits_for(config.instruction_words * WORD_BYTES))
+        super().__init__(
+            {
+                "load": In(1),
+                "kind": In(3),
+                "address": In(20),
+                "stride": In(20),
+                "rows": In(24),
+                "row_bytes": In(ROW_BYTES_BITS),
+                "row_lines": In(16),
+                "start": In(1),
+                "packed": In(1),
+                "offset": In(range(config.line_bytes)),
+                "slots": In(bits_for(config.line_bytes)),
+                "per_line": In(bits_for(config.line_bytes)),
+                "joined": In(1),
+                "total": In(left_bits),
+                "steps": Out(stream.Signature(step_layout(self._piece))),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        piece, step = self._piece, self.steps.payload
+        kind, stride, packed, per_line, row_bytes, row_lines = (
+            Signal.like(getattr(self, name), name=name)
+            for name in ("kind", "stride", "packed", "per_line", "row_bytes", "row_lines")
+        )
+        active, gap = Signal(), Signal()
+        place = Signal.like(self.offset)  # of the next byte, from the current piece on
+        part = Signal(range(self._pieces))  # current piece of the line
+        left, rows_left, slots_left = Signal.like(self.total), Signal.like(self.rows), Signal.like(self.slots)
+        lines_left = Signal.like(self.row_lines)
+        address, row_address = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        offset = Signal.like(step.offset)
+
+        # What a step would take, if bytes are next.
+        space, room = Signal(range(piece + 1)), Signal(range(piece + 1))
+        count = Signal.like(room)
+        moved, words = Signal(range(WORD_BYTES + piece)), Signal(range(piece + 1))
+        next_offset = Signal.like(offset)
+        row_end = Signal()
+        m.d.comb += [
+            space.eq(piece - place),
+            row_end.eq(left <= room),
+            count.eq(Mux(row_end, left, room)),
+            moved.eq(offset + count),
+        ]
+        with m.Switch(kind):
+            for index, word in enumerate(self._kinds):
+                with m.Case(index):
+                    shift = exact_log2(word.bytes)
+                    most = word.bytes - offset[:shift] if word.most is None else word.most
+                    if word.most is not None and word.most >= piece:
+                        m.d.comb += room.eq(space)
+                    else:
+                        m.d.comb += room.eq(Mux(space < most, space, most))
+                    m.d.comb += [words.eq(moved >> shift), next_offset.eq(moved[:shift])]
+
+        seek, last, final, finished, piece_end, line_end, over = (
+            Signal(name=name) for name in ("seek", "last", "final", "finished", "piece_end", "line_end", "over")
+        )
+        m.d.comb += [
+            seek.eq(place >= piece),
+            final.eq(rows_left == 1),
+            last.eq(packed | (lines_left == 1)),  # of the lines that this row begins in or has
+            finished.eq(row_end & (~packed | final | (slots_left == 1)) & ~seek & ~gap),
+            piece_end.eq(seek | gap | finished | (count == space)),
+            line_end.eq(piece_end & (part == self._pieces - 1)),
+            over.eq(line_end & last & (finished | gap)),
+        ]
+
+        advance = Signal()
+        m.d.comb += [
+            advance.eq(active & (~self.steps.valid | self.steps.ready)),
+            self.idle.eq(~active & ~self.steps.valid),
+        ]
+        with m.If(self.steps.ready):
+            m.d.sync += self.steps.valid.eq(0)
+        with m.If(advance):
+            m.d.sync += [
+                self.steps.valid.eq(1),
+                step.kind.eq(kind),
+                step.position.eq(place),
+                step.count.eq(Mux(seek | gap, 0, count)),
+                step.address.eq(address),
+                step.offset.eq(offset),
+                step.word_end.eq(next_offset == 0),
+                step.row_end.eq(row_end),
+                step.piece_end.eq(piece_end),
+                step.line_end.eq(line_end),
+            ]
+            with m.If(piece_end):
+                m.d.sync += [place.eq(Mux(seek, place - piece, 0)), part.eq(Mux(line_end, 0, part + 1))]
+            with m.Else():
+                m.d.sync += place.eq(place + count)
+            with m.If(line_end):
+                m.d.sync += lines_left.eq(Mux(last, row_lines, lines_left - 1))
+            with m.If(~seek & ~gap):
+                with m.If(row_end):
+                    m.d.sync += [
+                        left.eq(row_bytes),
+                        rows_left.eq(rows_left - 1),
+                        slots_left.eq(Mux(slots_left == 1, per_line, slots_left - 1)),
+                        address.eq(row_address + stride),
+                        row_address.eq(row_address + stride),
+                        offset.eq(0),
+                    ]
+                with m.Else():
+                    m.d.sync += [left.eq(left - count), address.eq(address + words), offset.eq(next_offset)]
+            with m.If(over):
+                m.d.sync += [gap.eq(0), active.eq(Mux(gap, rows_left != 0, ~final))]
+            with m.Elif(finished):
+                m.d.sync += gap.eq(1)
+
+        with m.If(self.load):
+            m.d.sync += [
+                kind.eq(self.kind),
+                address.eq(self.address),
+                row_address.eq(self.address),
+                stride.eq(self.stride),
+                left.eq(self.row_bytes),
+                row_bytes.eq(self.row_bytes),
+                rows_left.eq(self.rows),
+                lines_left.eq(self.row_lines),
+                row_lines.eq(self.row_lines),
+                offset.eq(0),
+            ]
+        with m.If(self.start):
+            m.d.sync += [
+                active.eq(1),
+                packed.eq(self.packed),
+                place.eq(self.offset),
+                slots_left.eq(self.slots),
+                per_line.eq(self.per_line),
+            ]
+            with m.If(self.joined):
+                m.d.sync += [left.eq(self.total), rows_left.eq(1)]
+        return m
