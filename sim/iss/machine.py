@@ -184,6 +184,8 @@ class Machine:
                         pc += 1
                     pc -= 1
                 elif item.loop is not None:
+                    if item.waits or item.releases:
+                        self._step(item)
                     if self._enter(item.loop, pc, loops):
                         pc += 1
                         continue

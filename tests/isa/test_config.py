@@ -37,7 +37,7 @@ def test_derived_sizes():
     assert [CONFIG.block_rows(n) for n in (1, 2, 4, 8, 16)] == [192, 96, 48, 24, 12]
 
 
-PORTS = "port_bytes must be one or more powers of two of at least 4, not {}"
+PORTS = "port_bytes must be one or more powers of two from 4 to 128, not {}"
 
 
 @pytest.mark.parametrize(

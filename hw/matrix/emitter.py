@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The emitter: takes complete sums out of the accumulators and puts results into V."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import enum, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
+
+from catenary.hw.buffers.signatures import V_ADDRESS_BITS, VRead, VWrite
+from catenary.hw.fp.multiply import FpMul
+from catenary.hw.matrix.accumulators import SUM_BITS
+from catenary.hw.matrix.array import BlockLayout
+from catenary.hw.matrix.constants import Constants
+from catenary.hw.matrix.epilogue import BeatLayout, Epilogue
+from catenary.hw.matrix.signatures import BANKS, ConstantsWrite, lanes_of
+from catenary.hw.words import record_layout
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.instructions import Context
+from catenary.isa.tensors import BLOCK, KEPT_CHOICES
+
+RECORD = record_layout(Context)
+"""CONTEXT has the widest fields of the instructions that are emitted."""
+
+
+def emit_lanes(config: AcceleratorConfig) -> int:
+    """Results per cycle: a quarter of what the vector unit handles, so that both are busy alike in a layer."""
+    return min(BLOCK, max(1, config.vector_lanes // 4))
+
+
+class State(enum.Enum, shape=2):
+    """What the emitter is doing."""
+
+    WAIT = 0
+    TOKENS = 1
+    """Fetching constants of tokens."""
+    ROWS = 2
+    """Fetching scales of rows."""
+    EMIT = 3
+
+
+class Emitter(wiring.Component):
+    """Emits row blocks, one after the other, each token by token.
+
+    Parameters:
+        config: the accelerator.
+        lanes: results per cycle, a power of two up to 16; default :func:`emit_lanes`.
+        multiplier: see :class:`Epilogue`.
+
+    Members:
+        start: pulse: an instruction that emits begins; what follows, up to ``fresh``, is stable until it has ended.
+        context, score: it is CONTEXT or SCORE.
+        tokens, depth, out, out_stride, group, scales, row_scales: of the instruction; ``group`` is 1 but in CONTEXT.
+        fresh: CONTEXT: no sum was ever added to, so all are 0, whatever the accumulators hold.
+        complete, block: a row block is complete, or CONTEXT (which needs only the bank); always accepted.
+        constants: scales and biases of rows from the front.
+        read_bank, read_address, sums: accumulators.
+        bank_free: pulses: the bank has been emitted.
+        v_read, v_write: V.
+        busy: something is going on.
+        stalled: V is in the way.
+        fault: an address behind V.
+    """
+
+    def __init__(self, config: AcceleratorConfig, lanes: int | None = None, multiplier: type[FpMul] = FpMul):
+        self._config = config
+        self._lanes = emit_lanes(config) if lanes is None else lanes
+        self._multiplier = multiplier
+        super().__init__(
+            {
+                "start": In(1),
+                "context": In(1),
+                "score": In(1),
+                "tokens": In(range(config.mm_tokens + 1)),
+                "depth": In(RECORD["depth"].shape),
+                "out": In(V_ADDRESS_BITS),
+                "out_stride": In(RECORD["out_stride"].shape),
+                "group": In(RECORD["group"].shape),
+                "scales": In(V_ADDRESS_BITS),
+                "row_scales": In(V_ADDRESS_BITS),
+                "fresh": In(1),
+                "complete": In(1),
+                "block": In(BlockLayout(config)),
+                "constants": In(ConstantsWrite(config)),
+                "read_bank": Out(range(BANKS)),
+                "read_address": Out(range(config.mm_tokens)),
+                "sums": In(signed(SUM_BITS)).array(lanes_of(config)),
+                "bank_free": Out(BANKS),
+                "v_read": Out(VRead(config)),
+                "v_write": Out(VWrite(config)),
+                "busy": Out(1),
+                "stalled": Out(1),
+                "fault": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, lanes = self._config, self._lanes
+        m.submodules.constants = constants = Constants(config, lanes)
+        m.submodules.epilogue = epilogue = Epilogue(config, lanes, self._multiplier)
+        connect(m, flipped(self.constants), constants.write)
+        connect(m, flipped(self.v_read), constants.v_read)
+        for name in ("scale_at", "bias_at", "scales", "biases", "tokens_at", "tokens"):
+            source, sink = (epilogue, constants) if name.endswith("_at") else (constants, epilogue)
+            to, of = getattr(sink, name), getattr(source, name)
+            m.d.comb += to.eq(of) if name in ("scale_at", "bias_at") else [a.eq(b) for a, b in zip(to, of, strict=True)]
+
+        # Complete row blocks; the front claims a bank for each, so there are never more than banks.
+        m.submodules.blocks = blocks = SyncFIFO(width=BlockLayout(config).size, depth=BANKS)
+        block = Signal(BlockLayout(config))
+        m.d.comb += [blocks.w_data.eq(self.block), blocks.w_en.eq(self.complete), block.eq(blocks.r_data)]
+
+        # What is to be done next.
+        state = Signal(State)
+        above = Signal(V_ADDRESS_BITS + 1)  # rows of earlier row blocks
+        begin, emitted = Signal(), Signal()
+        with m.Switch(state):
+            with m.Case(State.WAIT):
+                with m.If(self.start):
+                    m.d.sync += [state.eq(State.TOKENS), above.eq(0)]
+                    m.d.comb += constants.fetch.eq(1)
+                with m.Elif(blocks.r_rdy & self.score):
+                    m.d.sync += state.eq(State.ROWS)
+                    m.d.comb += constants.fetch.eq(1)
+                with m.Elif(blocks.r_rdy):
+                    m.d.sync += state.eq(State.EMIT)
+                    m.d.comb += begin.eq(1)
+            with m.Case(State.TOKENS), m.If(constants.fetched):
+                m.d.sync += state.eq(State.WAIT)
+            with m.Case(State.ROWS), m.If(constants.fetched):
+                m.d.sync += state.eq(State.EMIT)
+                m.d.comb += begin.eq(1)
+            with m.Case(State.EMIT), m.If(emitted):
+                m.d.sync += [state.eq(State.WAIT), above.eq(above + block.rows)]
+                m.d.comb += blocks.r_en.eq(1)
+        of_rows = state == State.ROWS
+        m.d.comb += [
+            constants.fetch_rows.eq(of_rows),
+            constants.fetch_bank.eq(block.bank),
+            constants.fetch_base.eq(Mux(of_rows, self.row_scales + above, self.scales)),
+            constants.fetch_words.eq(Mux(of_rows, block.rows, Mux(self.context, self.tokens << 1, self.tokens))),
+        ]
+
+        sums, beat, valid, outside = self._walk(m, state == State.EMIT, block, above, begin, emitted, epilogue.enable)
+        m.d.comb += [epilogue.beat.eq(beat), epilogue.valid.eq(valid), epilogue.context.eq(self.context)]
+        m.d.comb += [to.eq(value) for to, value in zip(epilogue.sums, sums, strict=True)]
+
+        # Results. While V takes none, everything behind waits; while there is nothing, nothing moves.
+        request, done = self.v_write.request, epilogue.done_beat
+        waiting, accepted = Signal(), Signal()
+        m.d.comb += [
+            request.valid.eq(epilogue.done),
+            request.payload.address.eq(done.address),
+            request.payload.count.eq(done.count),
+            waiting.eq(request.valid & ~request.ready),
+            accepted.eq(request.valid & request.ready),
+            epilogue.enable.eq(~waiting & (epilogue.occupied | valid | (state == State.EMIT))),
+            constants.enable.eq(epilogue.enable),
+        ]
+        m.d.comb += [request.payload.data[lane].eq(value) for lane, value in enumerate(epilogue.results)]
+        with m.If(accepted & done.last):
+            m.d.comb += self.bank_free.eq(1 << done.row.bank)
+        m.d.comb += [
+            self.busy.eq((state != State.WAIT) | blocks.r_rdy | epilogue.occupied | valid),
+            self.stalled.eq(waiting | constants.stalled),
+            self.fault.eq(constants.fault | self.v_write.fault | outside),
+        ]
+        return m
+
+    def _walk(self, m: Module, emitting, block, above, begin, emitted, enable):
+        """Go through tokens, and through the rows or channels of each.
+
+        Returns registers: sums, the beat that they are, whether there is one, and whether it lies behind V.
+        """
+        config, lanes = self._config, self._lanes
+        columns = max(RECORD["depth"].width, lanes_of(config).bit_length())
+        token = Signal(range(config.mm_tokens))
+        column = Signal(columns)  # row of the row block, or channel
+        lane = Signal(range(lanes_of(config)))  # the same modulo lanes
+        turn = Signal(range(config.mm_tokens))  # accumulators of earlier turns
+        low = Signal()  # CONTEXT: the high parts have been read
+        in_group = Signal(RECORD["group"].shape)
+        line, start = Signal(V_ADDRESS_BITS + 1), Signal(V_ADDRESS_BITS + 1)  # first result of the group, of the token
+
+        left, count, ends, partial = Signal(columns), Signal(range(lanes + 1)), Signal(), Signal()
+        address = Signal(V_ADDRESS_BITS + 1)
+        last_token = token + 1 == self.tokens
+        m.d.comb += [
+            left.eq(Mux(self.context, self.depth, block.rows) - column),
+            ends.eq(left <= lanes),
+            count.eq(Mux(ends, left, lanes)),
+            partial.eq(self.context & ~low),
+            address.eq(start + column),
+            self.read_bank.eq(block.bank),
+            self.read_address.eq(Mux(self.context, turn + (token << 1) + low, token)),
+            emitted.eq(emitting & enable & ends & ~partial & last_token),
+        ]
+        next_line = Signal(V_ADDRESS_BITS + 1)
+        m.d.comb += next_line.eq(line + self.out_stride)
+        with m.If(begin):
+            first = self.out + above
+            m.d.sync += [token.eq(0), column.eq(0), lane.eq(0), turn.eq(0), low.eq(0), in_group.eq(0)]
+            m.d.sync += [line.eq(first), start.eq(first)]
+        with m.Elif(emitting & enable):
+            with m.If(partial):
+                m.d.sync += low.eq(1)
+            with m.Elif(ends):
+                m.d.sync += [low.eq(0), column.eq(0), lane.eq(0), turn.eq(0), token.eq(token + 1)]
+                with m.If(in_group + 1 == self.group):
+                    m.d.sync += [in_group.eq(0), line.eq(next_line), start.eq(next_line)]
+                with m.Else():
+                    m.d.sync += [in_group.eq(in_group + 1), start.eq(start + self.depth)]
+            with m.Else():
+                m.d.sync += [low.eq(0), column.eq(column + lanes), lane.eq(lane + lanes)]
+                with m.If(lane == lanes_of(config) - lanes):
+                    m.d.sync += [lane.eq(0), turn.eq(turn + (self.tokens << 1))]
+
+        beat, valid, outside = Signal(BeatLayout(config, lanes), reset_less=True), Signal(), Signal()
+        with m.If(enable):
+            m.d.sync += valid.eq(emitting)
+            with m.If(emitting):
+                m.d.sync += [
+                    beat.address.eq(address),
+                    beat.count.eq(count),
+                    beat.row.word.eq(column[exact_log2(lanes) :]),
+                    beat.row.bank.eq(block.bank),
+                    beat.token.eq(token),
+                    beat.has_bias.eq(block.has_bias & ~self.context),
+                    beat.partial.eq(partial),
+                    beat.last.eq(emitted),
+                ]
+                with m.If(address[-1]):
+                    m.d.sync += outside.eq(1)
+        return self._picked(m, emitting & enable, lane, Mux(self.context, 0, block.kept)), beat, valid, outside
+
+    def _picked(self, m: Module, enable, lane, kept):
+        """Registers for the sums of neighbouring rows, ``1 << kept`` lanes apart, from lane ``lane << kept`` on."""
+        total, lanes = lanes_of(self._config), self._lanes
+        picked = []
+        for offset in range(lanes):
+            register = Signal(signed(SUM_BITS), name=f"sum_{offset}", reset_less=True)
+            number = Signal(range(total), name=f"lane_{offset}")
+            m.d.comb += number.eq((lane | offset) << kept)
+            moved = (row << level for level in range(len(KEPT_CHOICES)) for row in range(offset, total, lanes))
+            reachable = sorted({source for source in moved if source < total})
+            with m.If(enable & self.fresh & self.context):
+                m.d.sync += register.eq(0)
+            with m.Elif(enable), m.Switch(number):
+                for source in reachable:
+                    with m.Case(source):
+                        m.d.sync += register.eq(self.sums[source])
+            picked.append(register)
+        return picked

@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drives the matrix unit's parts, compiled, cycle by cycle: buffers that stall at random, and a front in Python."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import Const
+from numpy.typing import NDArray
+
+from catenary.boards.loader import load_accelerator
+from catenary.hw.buffers.signatures import A_LATENCY, V_LATENCY
+from catenary.hw.matrix.engine import MatrixEngine
+from catenary.hw.matrix.signatures import SLOTS, ConstantLayout, StepLayout, TileWriteLayout, groups_of, lanes_of
+from catenary.hw.matrix.unit import MatrixUnit
+from catenary.hw.words import command_layout, record_layout
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.instructions import Context, Instruction, MatrixMatrix, MatrixVector, Score, Unit
+from catenary.sim.iss.memory import Memory
+from catenary.sim.iss.units import ContextAccumulators, Storage, linear, score
+from tests.hw.compiled import Compiled
+
+SMALL = load_accelerator("small")
+
+
+def variant(**changes: Any) -> AcceleratorConfig:
+    """The accelerator ``small`` with other parameters."""
+    return AcceleratorConfig.from_dict({**SMALL.to_dict(), **changes})
+
+
+TINY = variant(name="tiny", chains=1, mm_tokens=8, vector_lanes=1, vector_words=8192, act_bytes=16384)
+ODD = variant(
+    name="odd",
+    port_bytes=[4, 8],
+    chains=3,
+    chain_length=32,
+    mm_tokens=6,
+    stream_atom=4,
+    vector_lanes=2,
+    vector_words=8192,
+    act_bytes=16384,
+)
+WIDE = variant(name="wide", chains=3, mm_tokens=8, vector_lanes=32, vector_words=8192, act_bytes=16384)
+CONFIGS = {config.name: config for config in (SMALL, TINY, ODD, WIDE)}
+
+
+@cache
+def engine(name: str) -> Compiled:
+    """The engine of a configuration, compiled."""
+    return Compiled(MatrixEngine(CONFIGS[name]))
+
+
+@cache
+def unit(name: str) -> Compiled:
+    """The matrix unit of a configuration, compiled."""
+    return Compiled(MatrixUnit(CONFIGS[name]))
+
+
+class Ports:
+    """Sets and reads ports, and skips what has not changed."""
+
+    def __init__(self, dut: Compiled) -> None:
+        self.dut = dut
+        self._last: dict[str, int] = {}
+
+    def set(self, name: str, value: int) -> None:
+        """Set an input, of any width."""
+        if self._last.get(name) == value:
+            return
+        self._last[name] = value
+        width = self.dut.fields[name].width
+        if width > 64:
+            words = [value >> 32 * index & 0xFFFFFFFF for index in range(-(-width // 32))]
+            self.dut.poke(name, np.array(words, np.uint32))
+        else:
+            self.dut.poke(name, value)
+
+    def get(self, name: str) -> int:
+        """An output of any width; 0 if it has no bits."""
+        if name not in self.dut.fields:
+            return 0
+        value = self.dut.peek(name)
+        return value if isinstance(value, int) else sum(int(word) << 32 * index for index, word in enumerate(value))
+
+
+class CodePort:
+    """A reader's view of A."""
+
+    def __init__(self, ports: Ports, name: str, words: NDArray[np.uint8]) -> None:
+        self._ports, self._name, self._words = ports, name, words
+        self._answers: deque[int | None] = deque([None] * A_LATENCY)
+
+    def drive(self, ready: bool) -> None:
+        """Before the cycle's outputs are looked at."""
+        self._ports.set(f"{self._name}.request.ready", ready)
+        answer = self._answers.popleft()
+        self._ports.set(f"{self._name}.valid", answer is not None)
+        if answer is not None:
+            inside = answer < len(self._words)
+            self._ports.set(f"{self._name}.fault", not inside)
+            if inside:
+                self._ports.set(f"{self._name}.data", int.from_bytes(self._words[answer].tobytes(), "little"))
+
+    def observe(self, ready: bool) -> None:
+        """At the end of the cycle."""
+        asked = ready and self._ports.get(f"{self._name}.request.valid")
+        self._answers.append(self._ports.get(f"{self._name}.request.payload") if asked else None)
+
+
+class VectorPorts:
+    """A reader's and a writer's view of V."""
+
+    def __init__(self, ports: Ports, config: AcceleratorConfig) -> None:
+        self._ports, self._lanes = ports, config.vector_lanes
+        self.words = np.zeros(config.vector_words, np.uint32)
+        self.written: list[tuple[int, int]] = []
+        self._answers: deque[tuple[int, int] | None] = deque([None] * V_LATENCY)
+        self._refused = False
+
+    def drive(self, ready: tuple[bool, bool]) -> None:
+        """Before the cycle's outputs are looked at."""
+        ports = self._ports
+        ports.set("v_read.request.ready", ready[0])
+        ports.set("v_write.request.ready", ready[1])
+        ports.set("v_write.fault", self._refused)
+        answer = self._answers.popleft()
+        ports.set("v_read.valid", answer is not None)
+        if answer is not None:
+            address, count = answer
+            inside = address + count <= len(self.words)
+            ports.set("v_read.fault", not inside)
+            values = self.words[address : address + count].tolist() if inside else []
+            values += [0xDEADBEEF] * (self._lanes - len(values))
+            ports.set("v_read.data", sum(value << 32 * lane for lane, value in enumerate(values)))
+
+    def observe(self, ready: tuple[bool, bool]) -> None:
+        """At the end of the cycle."""
+        ports = self._ports
+        self._answers.append(None)
+        self._refused = False
+        if ready[0] and ports.get("v_read.request.valid"):
+            request = "v_read.request.payload"
+            count = ports.get(f"{request}.count")
+            assert 1 <= count <= self._lanes
+            self._answers[-1] = (ports.get(f"{request}.address"), count)
+        if ready[1] and ports.get("v_write.request.valid"):
+            request = "v_write.request.payload"
+            address, count, data = (ports.get(f"{request}.{part}") for part in ("address", "count", "data"))
+            assert 1 <= count <= self._lanes
+            self._refused = address + count > len(self.words)
+            if not self._refused:
+                self.words[address : address + count] = [data >> 32 * lane & 0xFFFFFFFF for lane in range(count)]
+                self.written.append((address, count))
+
+
+def command(insn: Instruction, **operands: int) -> int:
+    """What the unit's queue delivers: ``insn`` with operands resolved to their immediates or ``operands``."""
+    cls = type(insn)
+    values = {}
+    for entry in cls.body:
+        value = operands.get(entry.name, getattr(insn, entry.name))
+        values[entry.name] = int(getattr(value, "imm", getattr(value, "value", value)))
+    record = Const.cast(record_layout(cls).const(values)).value
+    layout = command_layout(Unit.MATRIX)
+    body = layout["body"].offset
+    return int(cls.opcode) | record << body
+
+
+def pack(layout: Any, values: dict[str, int]) -> int:
+    """The bits of a structure whose members are given as plain integers."""
+    word = 0
+    for name, part in layout:
+        word |= (values[name] & ((1 << part.width) - 1)) << part.offset
+    return word
+
+
+@dataclass
+class Step:
+    """One slot and its use: weights and index of all lanes, groups that are not None are written."""
+
+    weights: NDArray[np.int8]
+    index: NDArray[np.uint8]
+    act_word: int = 0
+    part_base: int = 0
+    groups: int = 0
+
+
+@dataclass
+class RowBlock:
+    """Steps of one row block, tile of SCORE or instruction of CONTEXT."""
+
+    steps: list[Step]
+    kept: int
+    rows: int = 0
+    scales: list[int] = field(default_factory=list)
+    biases: list[int] | None = None
+
+
+class FakeFront:
+    """Feeds row blocks as :class:`StreamFront` would, at random speed."""
+
+    def __init__(self, ports: Ports, config: AcceleratorConfig, rng: np.random.Generator, pace: float) -> None:
+        self._ports, self._config, self._rng, self._pace = ports, config, rng, pace
+        self._tile, self._step, self._constant = TileWriteLayout(config), StepLayout(config), ConstantLayout(config)
+        self._free, self._slot, self.bank = SLOTS, 0, 1
+        self._in_array = 0  # steps taken, slots not given back
+        self.claimed = [False, False]
+        self._steps: deque[int] = deque()
+        self._script: Iterator[None] = iter(())
+        self._active = False
+        self.fresh = False
+        self._writes: dict[str, int] = {}
+
+    def begin(self, blocks: list[RowBlock], clear: bool = True, context: bool = False) -> None:
+        """What the next ``feed_start`` starts."""
+        self._next = (blocks, clear, context)
+
+    def drive(self) -> None:
+        """Before the cycle's outputs are looked at."""
+        self._writes = {}
+        if self._active and self._rng.random() < self._pace:
+            next(self._script, None)
+        finished = self._active and self._done and not self._steps
+        self._active = self._active and not finished
+        self._offering = bool(self._steps) and (self._offering or self._rng.random() < self._pace)
+        ports = self._ports
+        ports.set("feed_finished", finished)
+        for name in ("tile", "constants"):
+            ports.set(f"feed.{name}.valid", name in self._writes)
+            if name in self._writes:
+                ports.set(f"feed.{name}.payload", self._writes[name])
+        ports.set("feed.steps.valid", self._offering)
+        if self._offering:
+            ports.set("feed.steps.payload", self._steps[0])
+        ports.set("feed.bank", self.bank)
+        ports.set("feed.fresh", self.fresh)
+
+    _offering = False
+    _done = True
+
+    def observe(self) -> None:
+        """At the end of the cycle."""
+        ports = self._ports
+        if self._offering and ports.get("feed.steps.ready"):
+            self._steps.popleft()
+            self._offering = False
+            self._in_array += 1
+        if ports.get("feed.freed"):
+            assert self._in_array, "a slot was given back before its step was taken"
+            self._in_array -= 1
+            self._free += 1
+        for bank in range(2):
+            if ports.get("feed.bank_free") >> bank & 1:
+                assert self.claimed[bank], "a bank was given back twice"
+                self.claimed[bank] = False
+        if ports.get("feed_start"):
+            assert not self._active
+            self._active, self._done = True, False
+            self._script = self._run(*self._next)
+
+    def idle(self) -> bool:
+        """Everything has been given back."""
+        return self._free == SLOTS and not self._steps
+
+    def _claim(self) -> Iterator[None]:
+        self.bank ^= 1
+        while self.claimed[self.bank]:
+            yield
+        self.claimed[self.bank] = True
+
+    def _run(self, blocks: list[RowBlock], clear: bool, context: bool) -> Iterator[None]:
+        opened: set[int] = set()
+        if context and clear:
+            yield from self._claim()
+            self.fresh = True
+        for block in blocks:
+            if not context:
+                yield from self._claim()
+                for row, scale in enumerate(block.scales):
+                    self._put_constant(row, 0, scale)
+                    yield
+                for row, bias in enumerate(block.biases or []):
+                    self._put_constant(row, 1, bias)
+                    yield
+            for number, step in enumerate(block.steps):
+                while not self._free:
+                    yield
+                self._free -= 1
+                slot, self._slot = self._slot, (self._slot + 1) % SLOTS
+                groups = step.groups or groups_of(self._config)
+                for group in range(groups):
+                    self._put_group(slot, group, step)
+                    yield
+                if context:
+                    first = self.fresh and step.part_base not in opened
+                    opened.add(step.part_base)
+                    last = number + 1 == len(block.steps)
+                else:
+                    first, last = number == 0, number + 1 == len(block.steps)
+                values = {
+                    "slot": slot,
+                    "kept": block.kept,
+                    "act_word": step.act_word,
+                    "first": first,
+                    "last": last,
+                    "part_base": step.part_base,
+                    "rows": block.rows,
+                    "has_bias": block.biases is not None,
+                    "bank": self.bank,
+                }
+                self._steps.append(pack(self._step, values))
+        if context and opened:
+            self.fresh = False
+        self._done = True
+        yield
+
+    def _put_group(self, slot: int, group: int, step: Step) -> None:
+        span = slice(16 * group, 16 * group + 16)
+        weights = int.from_bytes(step.weights[span].tobytes(), "little")
+        index = sum(int(value) << 4 * lane for lane, value in enumerate(step.index[span]))
+        values = {"slot": slot, "group": group, "weights": weights, "index": index}
+        self._writes["tile"] = pack(self._tile, values)
+
+    def _put_constant(self, row: int, bias: int, value: int) -> None:
+        values = {"bank": self.bank, "row": row, "bias": bias, "data": value}
+        self._writes["constants"] = pack(self._constant, values)
+
+
+class EngineBench:
+    """An engine with buffers and a fake front.
+
+    Args:
+        name: of the configuration.
+        seed: of stalls.
+        pace: probability that a buffer accepts, or that the front has something, in a cycle.
+    """
+
+    def __init__(self, name: str, seed: int, pace: float = 0.8) -> None:
+        self.config = CONFIGS[name]
+        self.lanes = lanes_of(self.config)
+        self.rng = np.random.default_rng(seed)
+        self._pace = pace
+        dut = engine(name)
+        dut.reset()
+        self.ports = Ports(dut)
+        self.a = self.rng.integers(-128, 128, (self.config.act_bytes // 16, 16)).astype(np.int8)
+        self._codes = CodePort(self.ports, "a_read", self.a.view(np.uint8))
+        self.v = VectorPorts(self.ports, self.config)
+        self.front = FakeFront(self.ports, self.config, self.rng, pace)
+        self.cycles = 0
+        self.computing = 0
+
+    def cycle(self) -> None:
+        """Let one cycle pass."""
+        ready = (self.rng.random(3) < self._pace).tolist()
+        self._codes.drive(ready[0])
+        self.v.drive((ready[1], ready[2]))
+        self.front.drive()
+        self._codes.observe(ready[0])
+        self.v.observe((ready[1], ready[2]))
+        self.front.observe()
+        self.done = self.ports.get("done")
+        self.fault = self.ports.get("address_fault") or self.ports.get("too_many_tokens")
+        self.computing += self.ports.get("computing")
+        self.ports.dut.step()
+        self.cycles += 1
+
+    def run(self, insn: int, blocks: list[RowBlock], clear: bool = True, context: bool = False) -> int:
+        """Run one instruction to its end; returns its cycles."""
+        limit = 20000
+        self.front.begin(blocks, clear, context)
+        begun = self.cycles
+        self.v.written.clear()
+        assert self.ports.get("idle")
+        self.ports.set("command", insn)
+        self.ports.set("accept", 1)
+        self.cycle()
+        assert not self.done
+        self.ports.set("accept", 0)
+        while not self.done:
+            self.cycle()
+            assert not self.fault, "fault"
+            assert self.cycles - begun < limit, f"no end after {limit} cycles"
+        return self.cycles - begun
+
+
+class UnitBench:
+    """A matrix unit with buffers and a stream FIFO, beside the instruction-set simulator's storage.
+
+    Args:
+        name: of the configuration.
+        seed: of stalls.
+        pace: probability that a buffer accepts, or that the stream has a line, in a cycle.
+    """
+
+    def __init__(self, name: str, seed: int, pace: float = 0.8) -> None:
+        self.config = CONFIGS[name]
+        self.rng = np.random.default_rng(seed)
+        self._pace = pace
+        self.dut = unit(name)
+        self.dut.reset()
+        self.ports = Ports(self.dut)
+        self.storage = Storage.of(self.config, Memory(self.config, 1), check_hazards=False)
+        self.contexts = ContextAccumulators()
+        self.fill_a(self.rng.integers(-128, 128, self.config.act_bytes).astype(np.int8))
+        self._readers = [CodePort(self.ports, port, self.words_of_a) for port in ("a_read", "rows_read")]
+        self.v = VectorPorts(self.ports, self.config)
+        self._lines: deque[int] = deque()
+        self._offering = False
+
+    def fill_a(self, codes: NDArray[np.int8]) -> None:
+        """Give the activation buffer its contents."""
+        self.storage.write_a(0, 1, len(codes) // 16, 16)[...] = codes.reshape(-1, 16)
+        self.words_of_a = codes.view(np.uint8).reshape(-1, 16)
+
+    def fill_v(self, words: NDArray[np.uint32]) -> None:
+        """Give the vector buffer its contents."""
+        self.storage.write_v(0, 1, 1, len(words))[0] = words.view(np.float32)
+        self.v.words[:] = words
+
+    def load(self, data: NDArray[np.uint8]) -> None:
+        """One load into the stream FIFO, padded to whole lines."""
+        width = self.config.line_bytes
+        lines = np.zeros((-(-len(data) // width), width), np.uint8)
+        lines.reshape(-1)[: len(data)] = data
+        self.storage.fifo.push(0, lines, None)
+        self.storage.fifo.forget(0, 1 << 30)
+        for number, line in enumerate(lines):
+            last = number + 1 == len(lines)
+            self._lines.append(int.from_bytes(line.tobytes(), "little") | last << 8 * width)
+
+    def cycle(self) -> None:
+        """Let one cycle pass."""
+        ports = self.ports
+        ready = (self.rng.random(5) < self._pace).tolist()
+        self._readers[0].drive(ready[0])
+        self._readers[1].drive(ready[1])
+        self.v.drive((ready[2], ready[3]))
+        self._offering = bool(self._lines) and (self._offering or ready[4])
+        ports.set("lines.valid", self._offering)
+        if self._offering:
+            ports.set("lines.payload", self._lines[0])
+        self._readers[0].observe(ready[0])
+        self._readers[1].observe(ready[1])
+        self.v.observe((ready[2], ready[3]))
+        if self._offering and ports.get("lines.ready"):
+            self._lines.popleft()
+            self._offering = False
+        self.done, self.fault = ports.get("done"), ports.get("fault")
+        stall = ports.get("stall")
+        assert stall & (stall - 1) == 0, "at most one reason to wait"
+        self.dut.step()
+
+    def run(self, insn: Instruction) -> int:
+        """Run one instruction on both, compare all of V; returns the unit's cycles."""
+        limit = 200_000
+        ports = self.ports
+        while not ports.get("insn.ready"):
+            self.cycle()
+        ports.set("insn.payload", command(insn))
+        ports.set("insn.valid", 1)
+        self.cycle()
+        ports.set("insn.valid", 0)
+        cycles = 0
+        while not self.done:
+            self.cycle()
+            cycles += 1
+            assert not self.fault, f"fault {ports.get('cause')} in {insn}"
+            assert cycles < limit, f"no end of {insn}"
+        match insn:
+            case Score():
+                score(self.storage, insn)()
+            case Context():
+                self.contexts.prepare(self.storage, insn)()
+            case MatrixMatrix() | MatrixVector():
+                linear(self.storage, insn)()
+        wrong = np.flatnonzero(self.v.words != self.storage.v.data.view(np.uint32))
+        assert not len(wrong), f"{len(wrong)} words of V differ, the first at {wrong[0]}, after {insn}"
+        return cycles
+
+    def empty(self) -> bool:
+        """No line is left, here or in the unit."""
+        return not self._lines and bool(self.ports.get("stream_empty"))
