@@ -20,6 +20,7 @@ from typing import Literal
 from catenary.isa.errors import DeviceError
 from catenary.sim.rtl.cache import Progress, digest, entry, failed, quiet
 from catenary.sim.rtl.ports import CLOCK, RESET, Port, to_json
+from catenary.sim.rtl.registers import with_clocked_conditions
 from catenary.sim.rtl.toolchain import Toolchain, check_fst_headers, find_toolchain
 from catenary.sim.rtl.verilog import Design
 
@@ -30,6 +31,7 @@ PREFIX = "Vtop"
 LIBRARY = "model.so"
 LOG = "build.log"
 _FIELD_HEADER = "field.h"
+_RECIPE = ("build.py", "registers.py")
 
 # Values that Amaranth leaves undefined do not exist: every register has a reset value, every x is a don't-care.
 VERILATOR_FLAGS = (
@@ -81,14 +83,14 @@ def build(design: Design, sources: Mapping[str, str], trace: Trace = "", progres
         check_fst_headers(tools)
     flags = (*VERILATOR_FLAGS, *COMPILER_FLAGS, FAST, SLOW, *LINKER_FLAGS, trace)
     texts = [text for name in sorted(sources) for text in (name, sources[name])]
-    own = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in (_FIELD_HEADER, Path(__file__).name)]
+    own = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in (_FIELD_HEADER, *_RECIPE)]
     ports = json.dumps(to_json(design.ports))
     key = digest(tools.versions, design.top, design.text, ports, *own, *texts, *flags)
 
     def make(folder: Path) -> None:
         progress("translating Verilog to C++", 0.2)
         model = folder / "model"
-        for name, text in {"top.v": design.text, _FIELD_HEADER: own[0], **sources}.items():
+        for name, text in {"top.v": with_clocked_conditions(design.text), _FIELD_HEADER: own[0], **sources}.items():
             (folder / name).write_text(text, encoding="utf-8")
         option = (f"--trace-{trace}",) if trace else ()
         command = [str(tools.verilator), "--cc", "top.v", "--top-module", design.top, "--prefix", PREFIX]

@@ -12,23 +12,14 @@ from numpy.typing import NDArray
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import Context, MatrixMatrix, MatrixVector, Score, Source
 from catenary.sim import arith
-from tests.hw.matrix_bench import EngineBench, RowBlock, Step, command
+from tests.hw.matrix_bench import EngineBench, RowBlock, Step
+from tests.hw.matrix_ports import command, floats
+
+pytestmark = pytest.mark.timeout(600)  # whichever test is first compiles the unit
 
 SLOW = [pytest.mark.slow]
 NAMES = ["tiny", *(pytest.param(name, marks=SLOW) for name in ("odd", "wide", "small"))]
 """Configurations; those that take long to build only in slow runs."""
-
-NAN = 0x7FC00001
-SPECIAL = [0x00000000, 0x80000000, 0x00000001, 0x807FFFFF, 0x7F800000, 0xFF800000, NAN, 0x00800000, 0x7F7FFFFF]
-"""Zeros, subnormal numbers, infinities, NaN, the smallest and the largest number."""
-
-
-def floats(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
-    """FP32 words: mostly scales as they occur, some special ones."""
-    words = (rng.standard_normal(count) * 2.0 ** rng.integers(-40, 20, count)).astype(np.float32).view(np.uint32)
-    chosen = rng.random(count) < 0.1
-    words[chosen] = rng.choice(np.array(SPECIAL, np.uint32), chosen.sum())
-    return words
 
 
 def rows_of(bench: EngineBench, kept: int, rows: int, blocks: int) -> tuple[RowBlock, NDArray[np.int8]]:

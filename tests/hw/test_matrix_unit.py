@@ -12,9 +12,11 @@ from catenary.isa import stream
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import KEY_LIMIT, Context, MatrixMatrix, MatrixVector, Score, Source
 from catenary.isa.registers import ErrorCause
-from tests.hw.matrix_bench import UnitBench, command
-from tests.hw.test_matrix_engine import floats
+from tests.hw.matrix_bench import UnitBench
+from tests.hw.matrix_ports import command, floats
 from tests.weights import random_weights
+
+pytestmark = pytest.mark.timeout(600)  # whichever test is first compiles the unit
 
 SLOW = [pytest.mark.slow]
 CASES = [
