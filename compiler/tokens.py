@@ -193,15 +193,17 @@ def _set_bits(elements: Sequence[Element], edge: Edge) -> None:
 def _merged(nops: Sequence[Op]) -> list[Op]:
     """The NOPs at one place with as few as possible: one unit's share one unless it would wait or release twice.
 
-    Waits come before releases in an instruction, so a wait never joins a release in front of it.
+    Waits come before releases in an instruction, so a wait never joins a release in front of it; and a release passes
+    on what all waits in front of it teach, so it never joins a NOP before the unit's last one.
     """
     merged: list[Nop] = []
     for op in nops:
         assert isinstance(op.insn, Nop)
         nop = op.insn
-        for index, other in enumerate(merged):
-            apart = not (other.wait & nop.wait or other.release & nop.release)
-            if other.target is nop.target and apart and not (nop.wait and other.release):
+        mine = [index for index, other in enumerate(merged) if other.target is nop.target]
+        for index in mine[-1:] if nop.release else mine:
+            other = merged[index]
+            if not (other.wait & nop.wait or other.release & nop.release or (nop.wait and other.release)):
                 merged[index] = replace(other, wait=other.wait | nop.wait, release=other.release | nop.release)
                 break
         else:

@@ -122,5 +122,6 @@ def rope(x: ArrayLike, cos: ArrayLike, sin: ArrayLike) -> F32:
     out = np.empty((*by_cos.shape[:-2], values.shape[-1]), np.float32)
     np.subtract(by_cos[..., 0, :], by_sin[..., 1, :], out=out[..., :half])
     np.add(by_cos[..., 1, :], by_sin[..., 0, :], out=out[..., half : 2 * half])
-    out[..., 2 * half :] = values[..., 2 * half :]
-    return finish(out)
+    finish(out[..., : 2 * half])
+    out[..., 2 * half :] = np.asarray(x, np.float32)[..., 2 * half :]  # their bits, as in memory
+    return out

@@ -50,6 +50,19 @@ def test_every_conflict_is_ordered(block):
             assert not trace.problems(), f"code {number}: {trace.problems()[0]}"
 
 
+def test_a_release_behind_a_loop_comes_after_all_waits_there():
+    """Two tokens of one pair are left when this loop ends; the store behind it relies on what the second one tells."""
+    body = [
+        Op(Nop(target=Unit.MATRIX), (Region("V", 5, 1),), (Region("V", 0, 1),)),
+        Op(Nop(target=Unit.VECTOR), (Region("V", 0, 2),)),
+        Op(Nop(target=Unit.MATRIX), (Region("V", 0, 2),), (Region("V", 4, 1),)),
+        Op(Nop(target=Unit.VECTOR), (Region("V", 5, 2),), (Region("V", 3, 2),)),
+    ]
+    code = [LoopOp(Operand(0, 2), body), Op(Nop(target=Unit.STORE), (Region("V", 0, 8),))]
+    for trace in traces_of(assign_tokens(code), random.Random(0)):
+        assert not trace.problems()
+
+
 def test_assignment_changes_nothing_but_tokens():
     """Without the NOPs that carry tokens, the same operations stand in the same order and loops."""
     def bare(code):
