@@ -279,7 +279,7 @@ class Score(Instruction):
                 V[out + t * out_stride + r] = (float(acc) * V[row_scales + r]) * V[scales + t]
 
     Stream rows lie in lines as LD lays them out: ``1 << pack`` rows of ``depth`` bytes in a line if ``pack`` is not 0,
-    else one row in ``row_lines`` lines. The instruction consumes whole lines.
+    else one row in ``row_lines`` lines. The instruction consumes whole lines, even where ``tokens`` is 0.
     """
 
     opcode = Opcode.SCORE
@@ -324,6 +324,7 @@ class Context(Instruction):
     accumulators in each, 8 rows of 128 channels or 4 of 256 fit (``AcceleratorConfig.context_rows``). The accumulators
     live from the instruction that clears them to the one that emits: no other matrix instruction may come between, and
     all of them have the same ``tokens`` and ``depth``. ``group`` heads of one token lie side by side in its output row.
+    Rows from the stream are consumed as by SCORE.
     """
 
     opcode = Opcode.CONTEXT

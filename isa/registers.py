@@ -92,7 +92,7 @@ _COMMON = (
         "STATUS",
         Register(
             {
-                "running": RegisterField(1, Access.READ, "a run is going on"),
+                "running": RegisterField(1, Access.READ, "a run or a soft reset is going on"),
                 "done": RegisterField(1, Access.READ, "the last run reached END; cleared by the next start"),
                 "error": RegisterField(
                     1, Access.READ, "the last run stopped early, see ERROR; cleared by the next start"

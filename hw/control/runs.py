@@ -53,7 +53,7 @@ class RunControl(wiring.Component):
         fetching: that is going on.
         begin: to dispatch: begin; as soon as ``executing``.
         executing: dispatch and units may go on.
-        running: a run is going on, or about to.
+        running: a run is going on, or about to, or a soft reset is.
         too_long: the code does not fit; pulses.
         finished: the run has reached its end.
         failed: an error has stopped it.
@@ -100,7 +100,7 @@ class RunControl(wiring.Component):
             self.fetch.payload.count.eq(self.code_length),
             self.fetching.eq((state == State.FETCH) | (state == State.FETCHING)),
             self.executing.eq(self.fetching | (state == State.RUN)),
-            self.running.eq(self.executing | asked),
+            self.running.eq(self.executing | asked | self.abort),
             self.abort.eq((state == State.ABORT) | (state == State.RESET)),
         ]
         m.d.sync += self.begin.eq(self.starting)

@@ -98,7 +98,7 @@ class Exponential(wiring.Component):
 
         # 4 to 7: 2 to the power of the fraction.
         m.submodules.evaluator = evaluator = Evaluator([isa.EXP2])
-        power = delay(m, self.enable, fixed[isa.EXPONENT_FRACTION_BITS:], evaluator.latency, "power")
+        power = delay(m, self.enable, fixed[isa.EXPONENT_FRACTION_BITS :], evaluator.latency, "power")
         m.d.comb += [
             evaluator.entry.eq(fixed[isa.FRACTION_BITS : isa.EXPONENT_FRACTION_BITS]),
             evaluator.x.eq(fixed[: isa.FRACTION_BITS]),

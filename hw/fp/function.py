@@ -131,9 +131,7 @@ class FunctionUnit(wiring.Component):
             outcome.nan.eq(number.is_nan() | (number.sign & ~number.is_zero())),
         ]
 
-    def _exp(
-        self, m: Module, evaluator: Evaluator, exponential: Exponential, outcome: Outcome, factor: Signal
-    ) -> None:
+    def _exp(self, m: Module, evaluator: Evaluator, exponential: Exponential, outcome: Outcome, factor: Signal) -> None:
         m.d.comb += [
             evaluator.entry.eq(evaluator.base(isa.RECIPROCAL)),  # 1/1, exactly 1.0
             evaluator.x.eq(0),

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """FP32 multiplication."""
 
-from amaranth import Cat, Module, Mux, Signal
+from itertools import zip_longest
+
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Value, ValueLike
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from catenary.hw.fp.format import BIAS, MANTISSA_BITS, Float32, Outcome, pack, rounds_up
+
+PORT_BITS = 17
+"""Unsigned bits that a port of a multiplier takes, on devices of 18 signed bits."""
 
 
 class FpMul(wiring.Component):
@@ -53,7 +59,7 @@ class FpMul(wiring.Component):
         # 2: multiply.
         product = Signal(2 * MANTISSA_BITS, reset_less=True)
         with m.If(self.enable):
-            m.d.sync += [product.eq(multiplicand * multiplier), multiplied.eq(unpacked)]
+            m.d.sync += [product.eq(self._product(multiplicand, multiplier)), multiplied.eq(unpacked)]
 
         # 3: normalise and round. 24 ones and an exponent one too small are half way, at least, to 2**-126.
         normal = Signal.like(product)
@@ -68,3 +74,24 @@ class FpMul(wiring.Component):
         with m.If(self.enable):
             m.d.sync += self.o.eq(pack(m, normal, outcome, rounds_up(normal) | almost_normal))
         return m
+
+    def _product(self, a: Signal, b: Signal) -> ValueLike:
+        """The product of two mantissas: four 18-bit multipliers."""
+        return a * b
+
+
+class LeanFpMul(FpMul):
+    """:class:`FpMul` with one 18-bit multiplier, for devices that have none to spare; additions do the rest."""
+
+    def _product(self, a: Signal, b: Signal) -> ValueLike:
+        low, high = slice(0, PORT_BITS), slice(PORT_BITS, MANTISSA_BITS)
+        cross = gated_sum(a[high], b[low]) + gated_sum(b[high], a[low])
+        return a[low] * b[low] + (cross << PORT_BITS) + (gated_sum(a[high], b[high]) << 2 * PORT_BITS)
+
+
+def gated_sum(bits: Value, factor: Value) -> ValueLike:
+    """``bits * factor`` as a tree of additions, which no synthesis tool takes for a multiplication."""
+    terms = [Mux(bit, factor << place, 0) for place, bit in enumerate(bits)]
+    while len(terms) > 1:
+        terms = [sum(pair) for pair in zip_longest(terms[::2], terms[1::2], fillvalue=Const(0, 1))]
+    return terms[0]

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import V_ADDRESS_BITS, VRead, VWrite
-from catenary.hw.fp.multiply import FpMul
+from catenary.hw.fp.multiply import FpMul, LeanFpMul
 from catenary.hw.matrix.accumulators import SUM_BITS
 from catenary.hw.matrix.array import BlockLayout
 from catenary.hw.matrix.constants import Constants
@@ -64,7 +64,7 @@ class Emitter(wiring.Component):
         fault: an address behind V.
     """
 
-    def __init__(self, config: AcceleratorConfig, lanes: int | None = None, multiplier: type[FpMul] = FpMul):
+    def __init__(self, config: AcceleratorConfig, lanes: int | None = None, multiplier: type[FpMul] = LeanFpMul):
         self._config = config
         self._lanes = emit_lanes(config) if lanes is None else lanes
         self._multiplier = multiplier

@@ -120,9 +120,7 @@ class IndexBuffer(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self.depth = SPARSE_GROUP_BLOCKS * max(
-            -(-config.block_rows(kept) // index_rows(kept)) for kept in SPARSE_KEPT
-        )
+        self.depth = SPARSE_GROUP_BLOCKS * max(-(-config.block_rows(kept) // index_rows(kept)) for kept in SPARSE_KEPT)
         super().__init__(
             {
                 "clear": In(1),
