@@ -29,7 +29,8 @@ test-slow: setup ## Run the tests marked slow
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 test-rtl: setup ## Run the tests of the hardware and of everything that simulates it, slow ones too
-	@$(BIN)/python -m pytest tests/hw tests/sim/test_rtl_*.py tests/runtime/test_device_rtl.py $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/hw tests/cocotb tests/sim/test_rtl_*.py tests/runtime/test_device_rtl.py tests/cli/test_rtl.py \
+		tests/programs/test_rtl_models.py tests/programs/test_random_programs.py $(PYTEST_ARGS)
 
 lint: setup ## Check style, types, the import contract and the numerics rules
 	@$(BIN)/ruff check --quiet .

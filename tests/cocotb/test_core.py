@@ -50,6 +50,7 @@ def built() -> tuple[Runner, Path]:
     return runner, entry("cocotb", key, make)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # builds the core
 def test_core(built, tmp_path):
     runner, folder = built

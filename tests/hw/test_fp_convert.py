@@ -20,8 +20,10 @@ from tests.hw.fp_support import (
 WIDTHS = [2, 8, 25, 32, 64]
 LIMITS = [(127, -127), (16383, 0), (1, 0), (5, -3), (2**24 - 1, 1 - 2**24)]
 BENCH = Bench(
-    lambda: {f"float_{width}": IntToFloat(width) for width in WIDTHS}
-    | {f"int_{limit}_{-low}": FpToInt(limit, low) for limit, low in LIMITS}
+    lambda: (
+        {f"float_{width}": IntToFloat(width) for width in WIDTHS}
+        | {f"int_{limit}_{-low}": FpToInt(limit, low) for limit, low in LIMITS}
+    )
 )
 limits = pytest.mark.parametrize("limit, low", LIMITS)
 

@@ -266,9 +266,8 @@ def test_rates() -> None:
     bench.simulate(script)
 
 
-@pytest.mark.parametrize(
-    "name, ports, share", [pytest.param("small", 1, 0.995, marks=pytest.mark.slow), ("small", 4, 0.97)]
-)
+@pytest.mark.parametrize("name, ports, share", [("small", 1, 0.995), ("small", 4, 0.97)])
+@pytest.mark.slow
 def test_share_of_offered(name: str, ports: int, share: float) -> None:
     """Ports that refresh blocks at different times, 60 of 790 cycles each, with a latency of 120."""
     config = replace(configuration(name, 8000), port_bytes=(8,) * ports, memory_bytes=8 * ports * 8000)

@@ -133,6 +133,7 @@ def bitmaps_of(count):
     return (1 << columns).sum(axis=1).astype(np.uint64), columns
 
 
+@pytest.mark.slow
 def test_every_bitmap():
     decoder = Compiled(ColumnDecoder())
     rng = np.random.default_rng(0)
@@ -167,6 +168,7 @@ class Products(wiring.Component):
         return m
 
 
+@pytest.mark.slow
 def test_every_product():
     a, b = (part.reshape(-1) for part in np.meshgrid(np.arange(256), np.arange(256)))
     got = Compiled(Products()).run({"a": a, "b": b}, ["product", "elevenfold"])

@@ -70,7 +70,7 @@ def make() -> Iterator[Make]:
         simulator.close()
 
 
-@pytest.mark.parametrize("ports", PORTS)
+@pytest.mark.parametrize("ports", ["unequal", *(pytest.param(n, marks=pytest.mark.slow) for n in ("one", "narrow"))])
 @pytest.mark.parametrize(
     "model",
     [
