@@ -74,7 +74,7 @@ def write_verilog(folder: Path, config: AcceleratorConfig, design: Design) -> Ve
     ports = [VerilogPort(name, "input", 1) for name in ("clk", "rst")]
     ports += [VerilogPort(port.name, "output" if port.output else "input", port.width) for port in design.ports]
     texts = {
-        f"{design.top}.v": design.text,
+        f"{design.top}.sv": design.text,
         f"{design.top}_registers.h": c_header(registers, config),
         "registers.md": f"# Registers of {config.name}\n\n{registers.render()}\n",
         "README.md": readme(config, design),

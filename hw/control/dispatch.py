@@ -43,7 +43,7 @@ ArgumentsLayout = data.ArrayLayout(SCALAR_BITS, len(ARGUMENT_REGISTERS))
 class Dispatch(wiring.Component):
     """Runs a program as far as dispatch is concerned.
 
-    An instruction with n operands takes n + 7 cycles if nothing holds it up.
+    An instruction with n > 0 operands takes n + 7 cycles if nothing holds it up, some control instructions a few more.
 
     Parameters:
         config: the accelerator.

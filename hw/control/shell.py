@@ -45,7 +45,7 @@ class Shell(wiring.Component):
         quiet: holds none, not even in the queue.
         stalls: what the instruction that it holds waits for.
         pc: the instruction that runs or ran last; of one that waits for tokens, that one.
-        fault, cause: of the core, while it runs.
+        fault, cause: of the core; a fetch of code can fail while no instruction runs.
         progress: an instruction has finished.
     """
 

@@ -196,7 +196,7 @@ class LaneGroup(wiring.Component):
 
 
 class Chain(wiring.Component):
-    """The lanes that share a cascade of DSP slices.
+    """Groups of lanes that lie together: ``chain_length`` multipliers.
 
     Parameters:
         config: the accelerator.

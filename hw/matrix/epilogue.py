@@ -57,8 +57,8 @@ class Epilogue(wiring.Component):
     Both orders of one addition and two multiplications take equally long, so each lane has one adder and two
     multipliers whose operands are switched, and every result takes ``latency`` enabled cycles.
 
-    A multiplier that served twice per result would save four multipliers of the device and halve the rate: sums of few
-    columns and short keys would wait for it. ``multiplier`` may instead be one that is built of other logic.
+    A multiplier that served twice per result would save as much again and halve the rate: sums of few columns and short
+    keys would wait for it.
 
     Parameters:
         config: the accelerator.
@@ -69,7 +69,7 @@ class Epilogue(wiring.Component):
         enable: while 0, every register holds.
         context: CONTEXT, not MM, MV or SCORE; changes only while the pipeline is empty.
         valid, beat, sums: a beat.
-        row_enable, scale_at, scales, bias_at, biases, tokens_at, tokens: see :class:`Constants`.
+        scale_at, scales, bias_at, biases, tokens_at, tokens: see :class:`Constants`.
         done: there is a beat at the output.
         done_beat, results: the beat.
         occupied: a beat is in the pipeline.

@@ -84,7 +84,7 @@ class MatrixUnit(wiring.Component):
             with m.Elif(engine.address_fault):
                 m.d.sync += [faulty.eq(1), cause.eq(ErrorCause.ADDRESS_RANGE.value)]
             with m.Elif(engine.too_many_tokens):
-                m.d.sync += [faulty.eq(1), cause.eq(ErrorCause.ILLEGAL_INSTRUCTION.value)]
+                m.d.sync += [faulty.eq(1), cause.eq(ErrorCause.ADDRESS_RANGE.value)]
         m.d.comb += [self.fault.eq(faulty), self.cause.eq(cause)]
 
         # The front may wait for lines while the array still has work: then the unit does not wait.

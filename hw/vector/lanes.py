@@ -58,7 +58,6 @@ class Lanes(wiring.Component):
                 "busy": Out(1),
             }
         )
-        self._latency_of_product = FpMul.latency
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

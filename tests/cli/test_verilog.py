@@ -23,7 +23,7 @@ def test_files_of_any_core(tmp_path: Path) -> None:
     design = design_of(DummyCore(CONFIG), "core")
     result = write_verilog(tmp_path / "new" / "core", CONFIG, design)
     assert (result.top, result.config_hash) == ("core", CONFIG.hash)
-    assert [Path(name).name for name in result.files] == ["core.v", "core_registers.h", "registers.md", "README.md"]
+    assert [Path(name).name for name in result.files] == ["core.sv", "core_registers.h", "registers.md", "README.md"]
     text = Path(result.files[0]).read_text()
     for port in result.ports:
         span = rf"\[{port.width - 1}:0\] " if port.width > 1 else ""
