@@ -42,17 +42,9 @@ class ErrorCause(IntEnum):
         return member
 
     NONE = 0, "no error"
-    ILLEGAL_INSTRUCTION = (
-        1,
-        "an opcode, enumeration value or reserved bit that is not defined, or loops nested too deep, or not inside each "
-        "other",
-    )
+    ILLEGAL_INSTRUCTION = 1, "an opcode, enumeration value or reserved bit that is not defined, or badly nested loops"
     CODE_RANGE = 2, "the program counter left the code: END is missing, or ENTRY is too large"
-    ADDRESS_RANGE = (
-        3,
-        "an address behind the end of memory, of a buffer or of the accumulators, or a value that does not fit its "
-        "field",
-    )
+    ADDRESS_RANGE = 3, "an address behind the end of memory or of a buffer, or a value too large for its field"
     BUS_ERROR = 4, "a memory port answered with an error response"
     STREAM_FORMAT = 5, "a row block's header is damaged, or announces other rows or columns than the instruction"
     STREAM_LEAK = 6, "lines were left in the stream FIFO at END"
