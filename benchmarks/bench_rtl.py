@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hardware design, simulated: cycles of the demo models, and how long simulating and building it take.
+
+Every run must write the tokens of ``iss`` and have its logits, bit for bit, or nothing is recorded. Cycles are those of
+the core's own counter. ``--quick`` decodes few tokens of one model and records nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+import catenary
+from benchmarks.record import ROOT
+from benchmarks.speed import note
+from catenary.boards.loader import load_accelerator
+from catenary.isa.program import Program
+from catenary.runtime.devices.rtl import RtlDevice, RtlOptions
+from catenary.runtime.engine import Counters
+from catenary.runtime.generate import Generation
+from catenary.runtime.host import ProgramEngine
+from catenary.sim.rtl.memory_model import MemoryModel
+
+COMMAND = "python -m benchmarks.bench_rtl"
+PROMPT = "Once upon a time, there was a little girl named Lily. She loved to play with her toys"
+PROMPT_TOKENS = 16
+NEW_TOKENS = 32
+MODELS = {  # directory, bits of a weight, sparsity
+    "sparse_w4": ("demo-sparse", 4, "8:16"),
+    "dense_w4": ("demo-dense", 4, "none"),
+    "dense_w8": ("demo-dense", 8, "none"),
+}
+MEMORIES = {"": MemoryModel.unthrottled(), ".dram": MemoryModel()}
+"""What behind the figures' names says which memory: one that never waits, or the default model of DRAM."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One text on one core.
+
+    Attributes:
+        prefill_cycles: of the prompt.
+        decode_cycles: of all decode steps together.
+        prefill_s: host seconds of the prompt.
+        decode_s: host seconds of all decode steps together.
+    """
+
+    prefill_cycles: int
+    decode_cycles: int
+    prefill_s: float
+    decode_s: float
+
+
+def prompt_of(program: Program) -> list[int]:
+    """The first PROMPT_TOKENS ids of the prompt.
+
+    Raises:
+        SystemExit: it has fewer.
+    """
+    tokenizer = catenary.tokenizer(program)
+    ids = tokenizer.encode(PROMPT)[:PROMPT_TOKENS] if tokenizer else []
+    if len(ids) != PROMPT_TOKENS:
+        raise SystemExit(f"Prompt must have {PROMPT_TOKENS} tokens, not {len(ids)}")
+    return ids
+
+
+def measure(program: Program, model: MemoryModel, steps: int, expected: Generation) -> Measurement:
+    """Run ``steps`` decode steps on the simulated core.
+
+    Raises:
+        SystemExit: the result is not ``expected``.
+    """
+    prefilled: list[Counters] = []
+    with ProgramEngine("rtl", "rtl", program, RtlDevice(program.config, RtlOptions(model))) as engine:
+
+        def on_token(_: int) -> None:
+            if not prefilled:
+                prefilled.append(engine.counters())
+
+        # The first new token comes from the prefill, so one more than there are steps.
+        made = catenary.generate(engine, prompt_of(program), steps + 1, ignore_eos=True, on_token=on_token)
+        total = engine.counters().cycles
+    if (made.ids, made.logits_sha256) != (expected.ids, expected.logits_sha256):
+        raise SystemExit(f"Device rtl must give {expected.ids} as iss does, with equal logits, not {made.ids}")
+    first = prefilled[0].cycles
+    if total is None or first is None:
+        raise SystemExit("Device rtl must count cycles, but does not")
+    return Measurement(first, total - first, made.timings.prefill_s, made.timings.decode_s)
+
+
+def useful_bytes(program: Program, steps: int) -> float:
+    """Bytes of weights and KV cache that a decode step must read, the mean over the steps behind the prompt."""
+    cached = PROMPT_TOKENS + (steps - 1) / 2
+    return program.counts.weight_bytes + program.counts.kv_bytes_per_token * cached
+
+
+def measure_models(names: list[str], steps: int, keep: bool) -> None:
+    """Measure cycles, and the speed of the simulation with the first model; record them if ``keep``."""
+    tell = note if keep else show
+    for name in names:
+        directory, bits, sparsity = MODELS[name]
+        program = catenary.compile(ROOT / "models" / directory, weight_bits=bits, sparsity=sparsity)
+        with catenary.open_device("iss", program) as engine:
+            expected = catenary.generate(engine, prompt_of(program), steps + 1, ignore_eos=True)
+        useful = useful_bytes(program, steps)
+        for memory, model in MEMORIES.items():
+            found = measure(program, model, steps, expected)
+            cycles = found.decode_cycles / steps
+            share = useful / (program.config.line_bytes * cycles)
+            tell(f"rtl.demo.decode.cycles_per_token.{name}{memory}", cycles, "cycles", "rtl", COMMAND)
+            tell(f"rtl.demo.decode.share_of_offered.{name}{memory}", share, "fraction", "rtl", COMMAND)
+            if name == names[0] and not memory:
+                prefill, decode = found.prefill_cycles / found.prefill_s, found.decode_cycles / found.decode_s
+                tell("rtl.cycles_per_s.small.prefill", prefill, "cycles/s", "wall", COMMAND)
+                tell("rtl.cycles_per_s.small.decode", decode, "cycles/s", "wall", COMMAND)
+                tell("rtl.demo.decode.tokens_per_s.wall", steps / found.decode_s, "tokens/s", "wall", COMMAND)
+
+
+def measure_build() -> None:
+    """Record how long opening the core takes, in a new process: with an empty cache, and then with a full one."""
+    with tempfile.TemporaryDirectory() as cache:
+        for name in ("build", "build_cached"):
+            command = [sys.executable, "-m", "benchmarks.bench_rtl", "--open"]
+            environment = {**os.environ, "CATENARY_RTL_CACHE": cache}
+            done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+            note(f"rtl.{name}_s.small", float(done.stdout), "s", "wall", COMMAND)
+
+
+def show(name: str, value: float, unit: str, source: str, command: str) -> None:
+    """Show a figure without recording it."""
+    print(f"  {name} = {value:.6g} {unit} ({source})", flush=True)
+
+
+def main() -> None:
+    """Measure and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few tokens of one model; records nothing")
+    parser.add_argument("--open", action="store_true", help="only open the core, and print the seconds that took")
+    options = parser.parse_args()
+    if options.open:
+        started = time.perf_counter()
+        with RtlDevice(load_accelerator("small")):
+            print(time.perf_counter() - started)
+    elif options.quick:
+        measure_models(["sparse_w4"], 2, keep=False)
+    else:
+        measure_build()
+        measure_models(list(MODELS), NEW_TOKENS, keep=True)
+
+
+if __name__ == "__main__":
+    main()
