@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from catenary.isa.stream_layout import SPARSE_GROUP_BLOCKS
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, QuantTensor
 
 
@@ -42,12 +43,12 @@ def random_weights(
 ) -> QuantTensor:
     """A random tensor that obeys :meth:`QuantTensor.check`, with extreme codes, zero groups and zero rows.
 
-    ``kept`` is N of N:16 for every row; ``None`` draws it anew for each ``row_block`` rows. 8-bit tensors have one
-    group, so ``group`` only counts for fewer bits.
+    ``kept`` is N of N:16 for every row; ``None`` draws it anew for each ``row_block`` rows. 8-bit tensors
+    have the longest groups that sparse rows may have, so ``group`` only counts for fewer bits.
     """
     blocks = -(-columns // BLOCK)
     width = blocks * BLOCK
-    group = width if bits == 8 else group
+    group = min(width, SPARSE_GROUP_BLOCKS * BLOCK) if bits == 8 else group
     groups = -(-columns // group)
     span = np.minimum(np.arange(width) // group, groups - 1)
     drawn = rng.choice(KEPT_CHOICES, -(-rows // row_block)) if kept is None else np.full(-(-rows // row_block), kept)

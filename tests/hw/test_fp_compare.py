@@ -20,6 +20,8 @@ from tests.hw.fp_support import (
     words,
 )
 
+pytestmark = pytest.mark.slow  # vector and matrix tests use the same blocks in quick runs
+
 
 class Order(wiring.Component):
     """The functions of compare.py as a component."""

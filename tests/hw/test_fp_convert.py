@@ -17,6 +17,8 @@ from tests.hw.fp_support import (
     words,
 )
 
+pytestmark = pytest.mark.slow  # vector and matrix tests use the same blocks in quick runs
+
 WIDTHS = [2, 8, 25, 32, 64]
 LIMITS = [(127, -127), (16383, 0), (1, 0), (5, -3), (2**24 - 1, 1 - 2**24)]
 BENCH = Bench(

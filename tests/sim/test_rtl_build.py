@@ -81,7 +81,6 @@ def test_ports_and_fields() -> None:
     assert (field.port, field.offset, field.width) == ("request__payload", 3 + 7 + 2, 5)
     assert find_field(ports, "request.payload.none") is None
     assert from_json(to_json(ports)) == ports
-    component.elaborate(None)
     design = design_of(component)
     assert design.ports == ports
     assert all(f" {port.name};" in design.text for port in ports)
