@@ -203,8 +203,7 @@ def _plan(
         base += constants[plan.stage.name].size
     tile = _logit_tile(graph, config, tokens)
     requests = {
-        plan.stage.name: _requests(graph, plan, types[plan.stage.name], tokens, tile_rows, tile)
-        for plan in plans
+        plan.stage.name: _requests(graph, plan, types[plan.stage.name], tokens, tile_rows, tile) for plan in plans
     }
     # What grows with the context lies behind everything else. Shared words mean tokens, so which areas share words must
     # not depend on the context: then neither does the code.

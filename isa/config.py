@@ -13,10 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from catenary.isa.errors import ConfigError
+from catenary.isa.numbers import PARTIALS
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
-
-PARTIALS = 128
-"""Partial sums of a canonical sum; the vector unit's lanes share them out evenly."""
 
 SIZE_LIMIT = 1 << 28
 """Largest value of a parameter: beyond every device, and within what a simulator can set up."""

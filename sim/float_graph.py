@@ -180,9 +180,7 @@ def norm(node: Norm, x: F32, weight: F32, bias: F32 | None) -> F32:
     return y if bias is None else y + bias
 
 
-def attention(
-    node: Attention, q: F32, k: F32, v: F32, rope: F32 | None, caches: tuple[F32, F32], position: int
-) -> F32:
+def attention(node: Attention, q: F32, k: F32, v: F32, rope: F32 | None, caches: tuple[F32, F32], position: int) -> F32:
     """Causal attention of the tokens at ``position`` and after, whose keys and values go into ``caches``.
 
     Args:

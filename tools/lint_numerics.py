@@ -184,9 +184,7 @@ def check_source(source: str, path: str) -> list[Finding]:
     visitor.visit(ast.parse(source, filename=path))
     marks = _marks(source)
     findings = {
-        Finding(path, line, "the mark must be followed by a reason")
-        for line, reason in marks.items()
-        if not reason
+        Finding(path, line, "the mark must be followed by a reason") for line, reason in marks.items() if not reason
     }
     used: set[int] = set()
     for first, last, message in visitor.found:

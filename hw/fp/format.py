@@ -17,6 +17,9 @@ TOP_EXPONENT = 255
 NAN = 0x7FC00000
 """The only NaN that an operation returns."""
 
+MINUS_ZERO = 1 << 31
+"""x + (-0.0) is x for every x."""
+
 SCALE = signed(10)
 """Biased exponents of results, those that are too small or too large included."""
 

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from catenary.hw.buffers.signatures import A_LATENCY, ARead
 from catenary.hw.matrix.accumulators import SUM_BITS
 from catenary.hw.matrix.chain import LOW_LEVELS, Chain, LaneControl
-from catenary.hw.matrix.signatures import ACT_WORD_BITS, BANKS, SLOTS, StepLayout, TileWrite, lanes_of
+from catenary.hw.matrix.signatures import A_ADDRESS_BITS, BANKS, SLOTS, StepLayout, TileWrite, lanes_of
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
@@ -98,7 +98,7 @@ class MultiplierArray(wiring.Component):
                 "tile": In(TileWrite(config, slots)),
                 "steps": In(stream.Signature(StepLayout(config, slots))),
                 "freed": Out(1),
-                "act": In(ACT_WORD_BITS),
+                "act": In(A_ADDRESS_BITS),
                 "act_stride": In(12),
                 "parts": In(range(config.mm_tokens + 1)),
                 "a_read": Out(ARead(config)),
@@ -182,8 +182,8 @@ class MultiplierArray(wiring.Component):
         step, request = self.steps.payload, self.a_read.request
         part = Signal(range(self._config.mm_tokens))
         # One bit more than an address, so that rows which leave A are seen: no row is half of A long.
-        row, following = Signal(ACT_WORD_BITS + 1), Signal(ACT_WORD_BITS + 1)
-        address, outside = Signal(ACT_WORD_BITS + 1), Signal()
+        row, following = Signal(A_ADDRESS_BITS + 1), Signal(A_ADDRESS_BITS + 1)
+        address, outside = Signal(A_ADDRESS_BITS + 1), Signal()
         opens, closes, accepted = Signal(), Signal(), Signal()
         m.d.comb += [
             opens.eq(part == 0),

@@ -7,13 +7,13 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from catenary.hw.buffers.signatures import CODE_BITS
 from catenary.hw.matrix.accumulators import SUM_BITS, AccumulatorControl, Accumulators
 from catenary.hw.matrix.signatures import SLOTS, TileWriteLayout
 from catenary.hw.matrix.tile import INDEX_BITS, WEIGHT_BITS, TileGroup
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK
 
-CODE_BITS = 8
 PRODUCT_BITS = CODE_BITS + WEIGHT_BITS
 LOW_LEVELS = 2
 """Levels of the reduction in front of the register in its middle."""

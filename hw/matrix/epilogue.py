@@ -10,17 +10,12 @@ from amaranth.lib.wiring import In, Out
 from catenary.hw.buffers.signatures import V_ADDRESS_BITS
 from catenary.hw.fp.add import FpAdd
 from catenary.hw.fp.convert import IntToFloat
-from catenary.hw.fp.format import Float32
+from catenary.hw.fp.format import MINUS_ZERO, Float32
 from catenary.hw.fp.multiply import FpMul, LeanFpMul
 from catenary.hw.matrix.accumulators import SUM_BITS
 from catenary.hw.matrix.constants import RowAddress
 from catenary.isa.config import AcceleratorConfig
-
-LOW_BITS = 7
-"""Bits of the low part of a probability: CONTEXT counts high parts 128 times."""
-
-NEGATIVE_ZERO = 0x80000000
-"""x + (-0.0) is x for every x: the bias of rows without one."""
+from catenary.isa.numbers import LOW_BITS
 
 
 class BeatLayout(data.StructLayout):
@@ -138,7 +133,7 @@ class Epilogue(wiring.Component):
                 m.d.sync += high.eq(convert.o)
             shifted = Signal(Float32, name=f"shifted_{lane}")  # no sum is so large that this would overflow
             m.d.comb += [shifted.eq(high), shifted.exponent.eq(Mux(high.is_zero(), 0, high.exponent + LOW_BITS))]
-            bias = Mux(beats[token_scaled].has_bias, self.biases[lane], NEGATIVE_ZERO)
+            bias = Mux(beats[token_scaled].has_bias, self.biases[lane], MINUS_ZERO)
             m.d.comb += [
                 convert.i.eq(self.sums[lane]),
                 first.a.eq(Mux(self.context, add.o, convert.o)),

@@ -17,17 +17,16 @@ from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from catenary.hw.buffers.signatures import A_ADDRESS_BITS
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.instructions import KEY_LIMIT
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
-SLOTS = 16
-"""Slots of the tile ring, unless a component is told otherwise."""
+SLOTS = KEY_LIMIT // BLOCK
+"""Slots of the tile ring, unless a component is told otherwise: a whole key must fit."""
 
 BANKS = 2
 """Banks of accumulators and constants: one is emitted while the other is filled."""
-
-ACT_WORD_BITS = 16
-"""Bits of an address in A, whose words have 16 bytes."""
 
 
 def lanes_of(config: AcceleratorConfig) -> int:
@@ -85,7 +84,7 @@ class StepLayout(data.StructLayout):
             {
                 "slot": range(slots),
                 "kept": range(len(KEPT_CHOICES)),
-                "act_word": ACT_WORD_BITS,
+                "act_word": A_ADDRESS_BITS,
                 "first": 1,
                 "last": 1,
                 "part_base": range(config.mm_tokens),

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from amaranth.hdl import Const, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import AWrite, DWrite, IWrite, VWrite
+from catenary.hw.control.runs import FetchLayout
 from catenary.hw.memory.line_reader import LineReader, line_layout, port_names, read_ports
 from catenary.hw.memory.locate import RowLocator
 from catenary.hw.memory.read_master import READ_DEPTH
@@ -18,7 +19,7 @@ from catenary.hw.unit import UnitSignature
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import SCALAR_BITS
 from catenary.isa.instructions import WORD_BYTES, MemoryFormat, Unit
-from catenary.isa.registers import PC_BITS, ErrorCause
+from catenary.isa.registers import ErrorCause
 
 _KINDS = {
     MemoryFormat.I8: Kind.CODES,
@@ -70,7 +71,7 @@ class LoadUnit(wiring.Component):
                 "i_write": Out(IWrite(config)),
                 "stream": Out(stream.Signature(line_layout(config))),
                 **{name: Out(signature) for name, signature in read_ports(config).items()},
-                "fetch": In(stream.Signature(data.StructLayout({"line": SCALAR_BITS, "count": PC_BITS}))),
+                "fetch": In(stream.Signature(FetchLayout)),
                 "fetch_done": Out(1),
                 "moved": Out(1),
                 "beats": Out(len(config.port_bytes)),

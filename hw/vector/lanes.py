@@ -10,12 +10,11 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from catenary.hw.fp.add import FpAdd
+from catenary.hw.fp.format import MINUS_ZERO
 from catenary.hw.fp.function import Function
 from catenary.hw.fp.multiply import FpMul
 from catenary.hw.vector.layouts import REGISTERS, C, Geometry, P, Q, beat_layout
 from catenary.isa.config import AcceleratorConfig
-
-MINUS_ZERO = 1 << 31
 
 
 class Lanes(wiring.Component):

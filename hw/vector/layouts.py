@@ -12,8 +12,9 @@ from amaranth.lib import data, enum
 from catenary.hw.buffers.signatures import V_ADDRESS_BITS
 from catenary.hw.fp.function import Function
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.numbers import PARTIALS
 
-STRIP = 128
+STRIP = PARTIALS
 """Elements of a vector register, which is the number of partial sums of the canonical sum."""
 REGISTERS = 4
 """Vector registers."""
@@ -66,9 +67,9 @@ class Scalar(enum.Enum, shape=4):
     SQRT_2_OVER_PI = 4
     GELU_CUBIC = 5
     CODE_LIMIT = 6
-    WEIGHT_LIMIT = 7
+    PROBABILITY_LIMIT = 7
     INVERSE_CODE_LIMIT = 8
-    INVERSE_WEIGHT_LIMIT = 9
+    INVERSE_PROBABILITY_LIMIT = 9
     PARAMETER = 10
     INVERSE_LENGTH = 11
     S0 = 12

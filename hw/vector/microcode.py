@@ -16,9 +16,7 @@ from catenary.hw.fp.function import Function
 from catenary.hw.vector.layouts import PC_BITS, SCALAR_REGISTERS, C, Flow, MicroLayout, Order, P, Q, Scalar, Shape
 from catenary.isa.functions import inverse_constant, to_fp32
 from catenary.isa.instructions import ApplyFunction, CombineFunction, NormFunction
-
-_CODE_LIMIT: Final = 127
-_WEIGHT_LIMIT: Final = 16383
+from catenary.isa.numbers import CODE_LIMIT, PROBABILITY_LIMIT
 
 CONSTANTS: Final[Mapping[Scalar, float]] = {
     Scalar.ONE: 1.0,
@@ -27,10 +25,10 @@ CONSTANTS: Final[Mapping[Scalar, float]] = {
     Scalar.SQRT_HALF: to_fp32(math.sqrt(0.5)),
     Scalar.SQRT_2_OVER_PI: to_fp32(math.sqrt(2 / math.pi)),
     Scalar.GELU_CUBIC: to_fp32(0.044715),
-    Scalar.CODE_LIMIT: float(_CODE_LIMIT),
-    Scalar.WEIGHT_LIMIT: float(_WEIGHT_LIMIT),
-    Scalar.INVERSE_CODE_LIMIT: inverse_constant(_CODE_LIMIT),
-    Scalar.INVERSE_WEIGHT_LIMIT: inverse_constant(_WEIGHT_LIMIT),
+    Scalar.CODE_LIMIT: float(CODE_LIMIT),
+    Scalar.PROBABILITY_LIMIT: float(PROBABILITY_LIMIT),
+    Scalar.INVERSE_CODE_LIMIT: inverse_constant(CODE_LIMIT),
+    Scalar.INVERSE_PROBABILITY_LIMIT: inverse_constant(PROBABILITY_LIMIT),
 }
 
 
@@ -310,8 +308,8 @@ PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
         Step(shape=Shape.NONE, order=Order.FENCE),  # the weights come back from V
         Step([_S2], _S1, function=Function.RECIPROCAL, shape=Shape.ONE),
         _total("total"),
-        Step([_S2], _S2, Scalar.WEIGHT_LIMIT, shape=Shape.ONE),
-        Step([V(SCALES)], _S1, Scalar.INVERSE_WEIGHT_LIMIT, shape=Shape.ONE),
+        Step([_S2], _S2, Scalar.PROBABILITY_LIMIT, shape=Shape.ONE),
+        Step([V(SCALES)], _S1, Scalar.INVERSE_PROBABILITY_LIMIT, shape=Shape.ONE),
         _per_total(V(SCALES2), Scalar.ONE, function=Function.RECIPROCAL),
         Step([Codes], V(X), _S2, flow=Flow.STRIPS, goto="codes", name="codes"),
         Step([Codes], shape=Shape.CLOSE, flow=Flow.ROWS, goto="start"),

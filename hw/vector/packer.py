@@ -12,11 +12,8 @@ from catenary.hw.buffers.signatures import A_ADDRESS_BITS, CODE_BITS, AWrite
 from catenary.hw.fp.convert import FpToInt
 from catenary.hw.vector.decode import LENGTH_BITS, JobLayout
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.numbers import LOW_BITS, PROBABILITY_LIMIT
 from catenary.isa.tensors import BLOCK
-
-_LIMIT = 16383
-"""Largest weight of a softmax. Numbers for one-part codes are never beyond 127."""
-_LOW_BITS = 7
 
 
 class Packer(wiring.Component):
@@ -76,8 +73,9 @@ class Packer(wiring.Component):
         low = Signal(data.ArrayLayout(CODE_BITS, lanes))
         lost = Signal(lanes)
         for lane in range(lanes):
-            m.submodules[f"convert_{lane}"] = convert = FpToInt(_LIMIT)
-            code = Signal(signed(_LIMIT.bit_length() + 1), name=f"code_{lane}")
+            # Numbers for one-part codes are never beyond their smaller limit.
+            m.submodules[f"convert_{lane}"] = convert = FpToInt(PROBABILITY_LIMIT)
+            code = Signal(signed(PROBABILITY_LIMIT.bit_length() + 1), name=f"code_{lane}")
             m.d.comb += [
                 convert.enable.eq(moves),
                 convert.i.eq(self.elements[lane]),
@@ -88,7 +86,7 @@ class Packer(wiring.Component):
             with m.If(~self.codes.two):
                 m.d.comb += high[lane].eq(code[:CODE_BITS])
             with m.Elif(code >= 0):
-                m.d.comb += [high[lane].eq(code[_LOW_BITS:]), low[lane].eq(code[:_LOW_BITS])]
+                m.d.comb += [high[lane].eq(code[LOW_BITS:]), low[lane].eq(code[:LOW_BITS])]
 
         # Packing into a tray of at least one word. A full tray, or the last one, goes to the door.
         slots = size // lanes

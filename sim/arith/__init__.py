@@ -4,7 +4,6 @@
 from catenary.sim.arith.attention import SoftmaxWeights, attention_scores, merge_parts, softmax_weights
 from catenary.sim.arith.fp32 import (
     NAN,
-    PARTIALS,
     TINY,
     add,
     canonical_sum,
@@ -25,7 +24,6 @@ from catenary.sim.arith.vector import gelu_erf, gelu_tanh, layer_norm, relu, rms
 __all__ = [
     "MAX_REDUCTION",
     "NAN",
-    "PARTIALS",
     "TINY",
     "PreparedWeights",
     "Quantized",

@@ -14,19 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catenary.isa.functions import inverse_constant
+from catenary.isa.numbers import ABSMAX_FLOOR, LOW_BITS, PROBABILITY_LIMIT
 from catenary.sim.arith.fp32 import F32, finish, from_int, multiply_settled, read, read_number, sum_settled
 from catenary.sim.arith.functions import exp_negated, reciprocal
-from catenary.sim.arith.quantize import ABSMAX_FLOOR, scale_sums
+from catenary.sim.arith.quantize import scale_sums
 from catenary.sim.arith.quiet import quietly
 
-WEIGHT_LIMIT: Final = 16383
-"""Largest softmax weight: 14 bits."""
+INVERSE_PROBABILITY_LIMIT: Final = np.float32(inverse_constant(PROBABILITY_LIMIT))
 
-LOW_BITS: Final = 7
-"""Bits of the low part of a weight."""
-
-INVERSE_WEIGHT_LIMIT: Final = np.float32(inverse_constant(WEIGHT_LIMIT))
-
+_FLOOR: Final = np.float32(ABSMAX_FLOOR)
 _ZERO: Final = np.array(0.0, np.float32)
 _MISSING: Final = np.array(-np.inf, np.float32)
 _LOW_BITS: Final = np.array(LOW_BITS, np.int16)
@@ -134,12 +130,12 @@ def _weights(
     den = sum_settled(u.reshape(-1, longest), nonnegative=True).reshape(lengths.shape)
     # Here, too: what should be flushed, in e or after it, becomes p = 0 in any case.
     e = u * scales
-    largest = np.asarray(np.fmax(np.fmax.reduce(e, axis=-1), ABSMAX_FLOOR))
-    factor = np.asarray(reciprocal(largest) * np.float32(WEIGHT_LIMIT))  # 0, or at least 2**-126
+    largest = np.asarray(np.fmax(np.fmax.reduce(e, axis=-1), _FLOOR))
+    factor = np.asarray(reciprocal(largest) * np.float32(PROBABILITY_LIMIT))  # 0, or at least 2**-126
     p = np.multiply(e, factor[..., None], out=e)  # at most 16383 * (1 + 2**-22): no need to clamp above
     np.rint(p, out=p)
     np.fmax(p, _ZERO, out=p)  # NaN becomes 0
-    return p.astype(np.int16), np.asarray(largest * INVERSE_WEIGHT_LIMIT), reciprocal(den)
+    return p.astype(np.int16), np.asarray(largest * INVERSE_PROBABILITY_LIMIT), reciprocal(den)
 
 
 @quietly

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from catenary.isa.numbers import PARTIALS
 from catenary.sim.arith.quiet import quietly
 
 F32 = NDArray[np.float32]
@@ -24,9 +25,6 @@ NAN: Final = np.uint32(0x7FC00000).view(np.float32)
 
 TINY: Final = np.float32(2.0**-126)
 """Smallest magnitude that is not flushed."""
-
-PARTIALS: Final = 128
-"""Partial sums of :func:`canonical_sum`."""
 
 _NO_FLUSH: Final = np.float32(2.0**-103)
 """Sums of multiples of 2**-126 are such multiples, hence never subnormal; any larger number than this is one."""

@@ -9,20 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from catenary.isa.functions import inverse_constant
+from catenary.isa.numbers import ABSMAX_FLOOR, CODE_LIMIT
 from catenary.sim.arith.fp32 import F32, add_settled, finish, from_int, multiply_settled, read
 from catenary.sim.arith.functions import FEW, reciprocal, reciprocal_normal, reciprocal_number
 from catenary.sim.arith.quiet import quietly
 
-CODE_LIMIT: Final = 127
-"""Largest magnitude of an activation code."""
-
-ABSMAX_FLOOR: Final = np.float32(2.0**-64)
-"""Smallest absmax: the reciprocal of a smaller one could meet a zero as 0 * inf."""
-
 INVERSE_CODE_LIMIT: Final = np.float32(inverse_constant(CODE_LIMIT))
 
-_FLOOR: Final = float(ABSMAX_FLOOR)
 _INVERSE: Final = float(INVERSE_CODE_LIMIT)
+_ABSMAX_FLOOR: Final = np.float32(ABSMAX_FLOOR)
 _CODE_LIMIT: Final = np.array(CODE_LIMIT, np.float32)
 _FLUSHED: Final = 2.0**126
 """Reciprocals of larger numbers are subnormal."""
@@ -53,7 +48,7 @@ def quantize(x: ArrayLike) -> Quantized:
     values = np.asarray(x, dtype=np.float32)
     absmax = np.asarray(np.maximum.reduce(np.abs(values), axis=-1))
     if absmax.size <= FEW:
-        tops = [max(top, _FLOOR) for top in absmax.ravel().tolist()]
+        tops = [max(top, ABSMAX_FLOOR) for top in absmax.ravel().tolist()]
         if not sum(tops) < _FLUSHED:  # a NaN, too
             return _quantize_any(values)
         # Products of two FP32 numbers are exact as Python numbers, so these, too, are rounded once.
@@ -62,7 +57,7 @@ def quantize(x: ArrayLike) -> Quantized:
     else:
         if not np.maximum.reduce(absmax, axis=None) < _FLUSHED:
             return _quantize_any(values)
-        np.maximum(absmax, ABSMAX_FLOOR, out=absmax)
+        np.maximum(absmax, _ABSMAX_FLOOR, out=absmax)
         scale, inverse = absmax * INVERSE_CODE_LIMIT, reciprocal_normal(absmax)
     inverse *= _CODE_LIMIT
     # So far no operand and no product is subnormal, infinite or NaN: numpy's results are those of the vector unit.
@@ -76,7 +71,7 @@ def quantize(x: ArrayLike) -> Quantized:
 def _quantize_any(values: F32) -> Quantized:
     """:func:`quantize` where an absmax may be huge, infinite or NaN."""
     values = values + np.float32(0.0)  # without signalling NaN, which fmax would not ignore
-    absmax = np.asarray(np.fmax(np.fmax.reduce(np.abs(values), axis=-1), ABSMAX_FLOOR))
+    absmax = np.asarray(np.fmax(np.fmax.reduce(np.abs(values), axis=-1), _ABSMAX_FLOOR))
     scale = multiply_settled(absmax, INVERSE_CODE_LIMIT)
     inverse = multiply_settled(reciprocal(absmax), np.float32(CODE_LIMIT))
     product = np.asarray(values * inverse[..., None])

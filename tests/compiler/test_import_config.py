@@ -105,7 +105,6 @@ def model(tmp_path: Path) -> Path:
     return write_model(tmp_path / "model", llama_config(), seed=1)
 
 
-
 @pytest.mark.parametrize("kind, cases", [(CheckpointError, BAD), (UnsupportedModelError, UNSUPPORTED)])
 def test_configuration_that_is_refused(model, kind, cases):
     for values, thing, rule, value in cases:

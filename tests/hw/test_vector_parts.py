@@ -17,8 +17,9 @@ from catenary.hw.vector.packer import Packer
 from catenary.hw.vector.scalars import word
 from catenary.isa.functions import inverse_constant
 from catenary.isa.instructions import ApplyFunction, CombineFunction, NormFunction
-from catenary.sim.arith.attention import INVERSE_WEIGHT_LIMIT, WEIGHT_LIMIT
-from catenary.sim.arith.quantize import CODE_LIMIT, INVERSE_CODE_LIMIT
+from catenary.isa.numbers import CODE_LIMIT, PROBABILITY_LIMIT
+from catenary.sim.arith.attention import INVERSE_PROBABILITY_LIMIT
+from catenary.sim.arith.quantize import INVERSE_CODE_LIMIT
 from catenary.sim.arith.vector import GELU_CUBIC, HALF, SQRT_2_OVER_PI, SQRT_HALF
 
 
@@ -65,9 +66,9 @@ def test_constants_are_those_of_the_definition() -> None:
         Scalar.GELU_CUBIC: GELU_CUBIC,
         Scalar.HALF: HALF,
         Scalar.CODE_LIMIT: CODE_LIMIT,
-        Scalar.WEIGHT_LIMIT: WEIGHT_LIMIT,
+        Scalar.PROBABILITY_LIMIT: PROBABILITY_LIMIT,
         Scalar.INVERSE_CODE_LIMIT: INVERSE_CODE_LIMIT,
-        Scalar.INVERSE_WEIGHT_LIMIT: INVERSE_WEIGHT_LIMIT,
+        Scalar.INVERSE_PROBABILITY_LIMIT: INVERSE_PROBABILITY_LIMIT,
     }
     assert {scalar: np.float32(CONSTANTS[scalar]) for scalar in expected} == {
         scalar: np.float32(value) for scalar, value in expected.items()

@@ -65,6 +65,7 @@ def test_a_release_behind_a_loop_comes_after_all_waits_there():
 
 def test_assignment_changes_nothing_but_tokens():
     """Without the NOPs that carry tokens, the same operations stand in the same order and loops."""
+
     def bare(code):
         result = []
         for item in code:
