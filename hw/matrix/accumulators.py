@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accumulators: two banks of INT32 sums for each lane."""
+"""Accumulators: for each lane sums that grow, and complete ones that wait for the emitter."""
 
 from __future__ import annotations
 
@@ -8,47 +8,45 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import BANKS
 from catenary.isa.config import AcceleratorConfig
 
 SUM_BITS = 32
 
 
 class AccumulatorControl(wiring.Signature):
-    """What all accumulators of the array do in a cycle, from the point of view of who controls them.
-
-    Each bank has an address of its own: that of the addition in the bank that is added to, that of the reader in the
-    other one. So a bank needs only one read port, which is half the memory of two.
+    """What accumulators do in a cycle, from the point of view of who controls them.
 
     Members:
-        bank: where the addition goes.
+        address: of the sum that is added to.
         first: the sum starts from 0.
-        addresses: of the sum that is added to or read in each bank.
-        read_bank: the bank that is read.
+        show: the new sum is one that the emitter may want: it can be read from the next cycle on.
+        read_address: of the sum that is read.
     """
 
     def __init__(self, config: AcceleratorConfig):
         super().__init__(
             {
-                "bank": Out(range(BANKS)),
+                "address": Out(range(config.mm_tokens)),
                 "first": Out(1),
-                "addresses": Out(range(config.mm_tokens)).array(BANKS),
-                "read_bank": Out(range(BANKS)),
+                "show": Out(1),
+                "read_address": Out(range(config.mm_tokens)),
             }
         )
 
 
 class Accumulators(wiring.Component):
-    """The accumulators of one lane: one addition a cycle into one bank, while the other is read.
+    """The accumulators of one lane: one addition and one read a cycle.
 
-    Memory is read, added to and written in one cycle, so that a sum may grow in successive cycles.
+    Memory is read, added to and written in one cycle, so that a sum may grow in successive cycles. What is read is not
+    that memory but a second one, which takes sums as they become complete: so the next sums grow while those before
+    them are read, and no multiplexer is needed between an adder and two banks.
 
     Parameters:
         config: the accelerator.
         width: bits of an addend.
 
     Members:
-        control: addresses, common to all lanes.
+        control: addresses, common to lanes.
         add: add ``addend`` in this cycle.
         addend: signed.
         sum: the sum that is read, in the same cycle.
@@ -68,18 +66,19 @@ class Accumulators(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         control = self.control
-        sums = []
-        for bank in range(BANKS):
-            memory = Memory(shape=signed(SUM_BITS), depth=self._depth, init=[])
-            m.submodules[f"bank_{bank}"] = memory
-            writer, reader = memory.write_port(), memory.read_port(domain="comb")
-            # An adder for each bank takes no more logic than a multiplexer between the banks in front of one.
-            m.d.comb += [
-                reader.addr.eq(control.addresses[bank]),
-                writer.addr.eq(control.addresses[bank]),
-                writer.data.eq(Mux(control.first, 0, reader.data) + self.addend),
-                writer.en.eq(self.add & (control.bank == bank)),
-            ]
-            sums.append(reader.data)
-        m.d.comb += self.sum.eq(Mux(control.read_bank, sums[1], sums[0]))
+        m.submodules.growing = growing = Memory(shape=signed(SUM_BITS), depth=self._depth, init=[])
+        m.submodules.shown = shown = Memory(shape=signed(SUM_BITS), depth=self._depth, init=[])
+        before, after = growing.read_port(domain="comb"), growing.write_port()
+        taken, read = shown.write_port(), shown.read_port(domain="comb")
+        m.d.comb += [
+            before.addr.eq(control.address),
+            after.addr.eq(control.address),
+            after.data.eq(Mux(control.first, 0, before.data) + self.addend),
+            after.en.eq(self.add),
+            taken.addr.eq(control.address),
+            taken.data.eq(after.data),
+            taken.en.eq(self.add & control.show),
+            read.addr.eq(control.read_address),
+            self.sum.eq(read.data),
+        ]
         return m

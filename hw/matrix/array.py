@@ -47,6 +47,7 @@ class _Work(data.StructLayout):
                 "opens": 1,  # the first token of the step
                 "closes": 1,  # the last token of the step
                 "first": 1,
+                "show": 1,  # the emitter may want this token's sum
                 "last": 1,  # the last token of the last step of the row block
                 "block": BlockLayout(config),
             }
@@ -57,7 +58,8 @@ class MultiplierArray(wiring.Component):
     """Carries out steps, one token a cycle and the next step right behind.
 
     Once A has accepted the request for a token's word, the token goes through the pipeline without a stop. Every stage
-    is gated by its own valid bit. With L = ``A_LATENCY``, in cycles after the request:
+    is gated by its own valid bit. The last step of a row block waits, token by token, until the emitter has read the
+    sums of the row block before it, which its own replace. With L = ``A_LATENCY``, in cycles after the request:
 
     ====== ========================================================
     L - 1  index registers, with the first token of a step
@@ -78,10 +80,13 @@ class MultiplierArray(wiring.Component):
         freed: pulse: the oldest slot in use is free; its step has been taken.
         act, act_stride: first row and distance of rows in A, in words; stable while there are steps.
         parts: rows of A that each step multiplies, 1 to ``mm_tokens``; stable while there are steps.
+        growing: sums may be read after any step, and grow on with the next one; nothing is read before all steps are
+            through. Stable while there are steps.
         a_read: activations.
         finished: pulse: the sums of ``block`` are complete.
         block: see :class:`BlockLayout`.
-        read_bank, read_address: accumulators that ``sums`` shows; of a bank that no step adds to.
+        read_address: accumulators that ``sums`` shows.
+        released: pulse: the sums of the next token of the oldest complete row block have been read; tokens go in order.
         sums: of each lane, in the same cycle.
         busy: a step waits, or is not through; still high in the cycle of ``finished``.
         stalled: a step waits for A.
@@ -101,10 +106,11 @@ class MultiplierArray(wiring.Component):
                 "act": In(A_ADDRESS_BITS),
                 "act_stride": In(12),
                 "parts": In(range(config.mm_tokens + 1)),
+                "growing": In(1),
                 "a_read": Out(ARead(config)),
                 "finished": Out(1),
                 "block": Out(BlockLayout(config)),
-                "read_bank": In(range(BANKS)),
+                "released": In(1),
                 "read_address": In(range(config.mm_tokens)),
                 "sums": Out(signed(SUM_BITS)).array(lanes_of(config)),
                 "busy": Out(1),
@@ -140,15 +146,13 @@ class MultiplierArray(wiring.Component):
             control.load_weights.eq(valid[select] & work[select].opens),
             control.weights_slot.eq(work[select].slot),
             control.multiply.eq(valid[select + 1]),
-            sums.bank.eq(work[store].block.bank),
+            sums.address.eq(work[store].address),
             sums.first.eq(work[store].first),
-            sums.read_bank.eq(self.read_bank),
+            sums.show.eq(work[store].show),
+            sums.read_address.eq(self.read_address),
             # Weights are read with the first token, but the step is taken with the last one only.
             self.freed.eq(valid[select] & work[select].closes),
         ]
-        for bank in range(BANKS):
-            adding = valid[store] & (work[store].block.bank == bank)
-            m.d.comb += sums.addresses[bank].eq(Mux(adding, work[store].address, self.read_address))
         for stage, enables, adds, base in (
             (low, control.low, control.low_add, 0),
             (high, control.high, control.high_add, LOW_LEVELS),
@@ -184,18 +188,22 @@ class MultiplierArray(wiring.Component):
         # One bit more than an address, so that rows which leave A are seen: no row is half of A long.
         row, following = Signal(A_ADDRESS_BITS + 1), Signal(A_ADDRESS_BITS + 1)
         address, outside = Signal(A_ADDRESS_BITS + 1), Signal()
-        opens, closes, accepted = Signal(), Signal(), Signal()
+        opens, closes, offered, accepted = Signal(), Signal(), Signal(), Signal()
+        unread = Signal(range(self._config.mm_tokens + 1))  # tokens whose complete sums are not read yet
+        completes = step.last & ~self.growing
         m.d.comb += [
             opens.eq(part == 0),
             closes.eq(part + 1 == self.parts),
             address.eq(Mux(opens, self.act, row) + step.act_word),
             following.eq(Mux(opens, self.act, row) + self.act_stride),
-            request.valid.eq(self.steps.valid),
+            offered.eq(self.steps.valid & ~(completes & (unread == self.parts))),
+            request.valid.eq(offered),
             request.payload.eq(address),
             accepted.eq(request.valid & request.ready),
-            self.steps.ready.eq(request.ready & closes),
+            self.steps.ready.eq(accepted & closes),
             self.stalled.eq(request.valid & ~request.ready),
         ]
+        m.d.sync += unread.eq(unread + (accepted & completes) - self.released)
         with m.If(accepted):
             m.d.sync += [part.eq(Mux(closes, 0, part + 1)), row.eq(following)]
             with m.If(address[-1]):
@@ -209,6 +217,7 @@ class MultiplierArray(wiring.Component):
             work.opens.eq(opens),
             work.closes.eq(closes),
             work.first.eq(step.first),
+            work.show.eq(step.last | self.growing),
             work.last.eq(step.last & closes),
             work.block.bank.eq(step.bank),
             work.block.kept.eq(step.kept),

@@ -8,7 +8,7 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from catenary.hw.buffers.signatures import ARead, VRead, VWrite
-from catenary.hw.fp.multiply import FpMul, LeanFpMul
+from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.array import MultiplierArray
 from catenary.hw.matrix.emitter import RECORD, Emitter
 from catenary.hw.matrix.signatures import SLOTS, ArrayFeed, lanes_of
@@ -52,7 +52,7 @@ class MatrixEngine(wiring.Component):
         stalled: a buffer is in the way.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, multiplier: type[FpMul] = LeanFpMul):
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, multiplier: type[FpMul] = FpMul):
         self._config, self._slots, self._multiplier = config, slots, multiplier
         super().__init__(
             {
@@ -87,7 +87,8 @@ class MatrixEngine(wiring.Component):
         m.d.comb += [
             feed.freed.eq(array.freed),
             feed.bank_free.eq(emitter.bank_free),
-            array.read_bank.eq(emitter.read_bank),
+            array.released.eq(emitter.released),
+            array.growing.eq(emitter.context),
             array.read_address.eq(emitter.read_address),
             emitter.fresh.eq(feed.fresh),
             self.computing.eq(array.busy),

@@ -39,6 +39,11 @@ def groups_of(config: AcceleratorConfig) -> int:
     return lanes_of(config) // BLOCK
 
 
+def sum_lane(row: int, level: int) -> int:
+    """The lane that holds the sum of row ``row`` of a row block with N = 2**level."""
+    return row << level
+
+
 class TileWriteLayout(data.StructLayout):
     """One group of a slot.
 

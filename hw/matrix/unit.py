@@ -8,7 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from catenary.hw.buffers.signatures import ARead, VRead, VWrite
-from catenary.hw.fp.multiply import FpMul, LeanFpMul
+from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.engine import MatrixEngine
 from catenary.hw.matrix.signatures import SLOTS
 from catenary.hw.stream.front import StreamFront
@@ -38,7 +38,7 @@ class MatrixUnit(wiring.Component):
         stream_empty: the unit holds nothing of the stream.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, multiplier: type[FpMul] = LeanFpMul):
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, multiplier: type[FpMul] = FpMul):
         self._config, self._slots, self._multiplier = config, slots, multiplier
         super().__init__(
             {
