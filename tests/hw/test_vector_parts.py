@@ -89,8 +89,8 @@ def test_step_to_word() -> None:
     step = Step([V(1)], V(2), R(3), R(1), subtract=True, flow=Flow.EACH, goto="there")
     micro = MicroLayout.const(step.fields({"there": 9}))
     assert micro.compute.p == P.V
-    assert micro.compute.q == Q.A
-    assert micro.compute.c == C.B
+    assert micro.compute.q == Q.REGISTER
+    assert micro.compute.c == C.REGISTER
     assert (micro.compute.a, micro.compute.b, micro.compute.subtract) == (3, 1, 1)
     assert (micro.plan.read, micro.plan.write, micro.plan.target) == (2, 1, 9)
     assert micro.sink.to_v == 1
