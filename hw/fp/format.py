@@ -93,6 +93,18 @@ def normalize(m: Module, value: Value, name: str) -> tuple[Value, Value]:
     return value, Cat(*places)
 
 
+def shifted_down(m: Module, value: Value, places: Value, name: str) -> Value:
+    """``value`` shifted right by ``places``, any number of them."""
+    steps = min(len(places), len(value).bit_length())
+    result = Signal.like(value, name=f"{name}_near")
+    m.d.comb += result.eq(Mux(places[steps:].any(), 0, value))
+    for power in reversed(range(steps)):
+        moved = Signal.like(result, name=f"{name}_by_{1 << power}")
+        m.d.comb += moved.eq(Mux(places[power], result >> (1 << power), result))
+        result = moved
+    return result
+
+
 def rounds_up(normal: Value) -> Value:
     """Whether ``normal`` (top bit set, at least 26 bits) rounds away from zero: to nearest, ties to even."""
     cut = len(normal) - MANTISSA_BITS

@@ -9,6 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from catenary.hw.fp.format import BIAS, MANTISSA_BITS, Float32, Outcome, pack, rounds_up
+from catenary.hw.fp.pipeline import delay
 
 _BIAS_BITS = BIAS.bit_length()
 
@@ -100,6 +101,16 @@ class LeanFpMul(FpMul):
         low, high = slice(0, PORT_BITS), slice(PORT_BITS, MANTISSA_BITS)
         cross = gated_sum(a[high], b[low]) + gated_sum(b[high], a[low])
         return a[low] * b[low] + (cross << PORT_BITS) + (gated_sum(a[high], b[high]) << 2 * PORT_BITS)
+
+
+def product_of(m: Module, enable: Value, a: Value, b: Value, name: str) -> Value:
+    """``a * b`` of up to 34 unsigned bits each, with a register behind the four multipliers of 18 bits."""
+    low, high = slice(0, PORT_BITS), slice(PORT_BITS, None)
+    outer = delay(m, enable, Cat(a[low] * b[low], a[high] * b[high]), 1, f"{name}_outer")
+    cross = delay(m, enable, a[low] * b[high] + a[high] * b[low], 1, f"{name}_cross")
+    product = Signal.like(outer, name=name)
+    m.d.comb += product.eq(outer + (cross << PORT_BITS))
+    return product
 
 
 def gated_sum(bits: Value, factor: Value) -> ValueLike:

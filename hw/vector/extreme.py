@@ -75,9 +75,7 @@ class Extreme(wiring.Component):
 
         # What goes with the keys: the ticket, and the number of the beat.
         valid, ticket = self.valid, self.ticket
-        candidates = [
-            _Candidate(self._key(m, lane, ticket), Const(0, 0)) for lane in range(self._lanes)
-        ]
+        candidates = [_Candidate(self._key(m, lane, ticket), Const(0, 0)) for lane in range(self._lanes)]
         operations = 1
         while len(candidates) > 1:
             if operations % 2 == 0:
@@ -146,7 +144,10 @@ class Extreme(wiring.Component):
         """All that, a cycle later."""
         present = Signal(name=f"valid_{stage}")
         m.d.sync += present.eq(valid)
-        after = [Signal.like(value, name=f"{name}_{stage}", reset_less=True) for name, value in (("ticket", ticket), ("beat", beat))]
+        after = [
+            Signal.like(value, name=f"{name}_{stage}", reset_less=True)
+            for name, value in (("ticket", ticket), ("beat", beat))
+        ]
         kept = [
             _Candidate(
                 Signal(32, name=f"key_{stage}_{at}", reset_less=True),

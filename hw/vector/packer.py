@@ -128,7 +128,9 @@ class Packer(wiring.Component):
             m.d.sync += [high.eq(0), low.eq(0)]
         return here & ~whole
 
-    def _write(self, m: Module, waiting: Signal, word: Signal, finished: Value, high: data.View, low: data.View) -> None:
+    def _write(
+        self, m: Module, waiting: Signal, word: Signal, finished: Value, high: data.View, low: data.View
+    ) -> None:
         """From the door to A, word by word, both parts of each."""
         row, second = Signal(A_ADDRESS_BITS + 1), Signal()
         lower_row, address = Signal(A_ADDRESS_BITS + 1), Signal(A_ADDRESS_BITS + 2)

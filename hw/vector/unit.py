@@ -166,9 +166,7 @@ class VectorUnit(wiring.Component):
         m.d.comb += [
             ticket.eq(Mux(functions.valid, slow_tickets.r_data, tickets.r_data)),
             fast.eq(lanes.valid & ~lanes.apply),
-            moving.eq(
-                ~((fast | functions.valid) & (sink.to_v & ~stores.w_rdy | sink.to_codes & ~packer.ready))
-            ),
+            moving.eq(~((fast | functions.valid) & (sink.to_v & ~stores.w_rdy | sink.to_codes & ~packer.ready))),
             advance.eq(moving & ~(fast & functions.valid)),
             retire.eq((fast | functions.valid) & moving),
             tickets.r_en.eq(retire & ~functions.valid),
