@@ -94,7 +94,7 @@ class Issue(wiring.Component):
             self.beats.ready.eq(self.start),
         ]
         with m.If(self.start & compute.apply):
-            m.d.sync += pace.eq(Mux(beat.ticket.count == 0, 0, beat.ticket.count - 1))
+            m.d.sync += pace.eq(beat.ticket.count - 1)
         with m.Elif(self.advance & (pace != 0)):
             m.d.sync += pace.eq(pace - 1)
         m.d.sync += busy.eq((busy & ~self.settled) | Mux(self.start, claims, 0))

@@ -32,7 +32,8 @@ QUEUE_DEPTH = 16
 
 
 class P(enum.Enum, shape=2):
-    """First factor: V, a register, or the scalar that else is the summand (which then is -0.0)."""
+    """First factor: V, a register through port A, or, for a single element, the scalar that else is the summand (which
+    then is -0.0)."""
 
     V = 0
     REGISTER = 1
@@ -40,21 +41,20 @@ class P(enum.Enum, shape=2):
 
 
 class Q(enum.Enum, shape=2):
-    """Second factor: a scalar, the first factor, or a register through port A or B."""
+    """Second factor: a scalar, V, or a register through port A."""
 
     SCALAR = 0
-    SAME = 1
-    A = 2
-    B = 3
+    V = 1
+    REGISTER = 2
 
 
 class C(enum.Enum, shape=2):
-    """Summand: a scalar, a register, V, or a register that holds -0.0 until the first strip is through."""
+    """Summand: a scalar, a register through port B, one that holds -0.0 until the first strip is through, or -0.0."""
 
     SCALAR = 0
-    B = 1
-    V = 2
-    PARTIAL = 3
+    REGISTER = 1
+    PARTIAL = 2
+    MINUS_ZERO = 3
 
 
 class Scalar(enum.Enum, shape=4):
@@ -75,6 +75,7 @@ class Scalar(enum.Enum, shape=4):
     S0 = 12
     S1 = 13
     S2 = 14
+    ROUND = 15
 
 
 SCALAR_REGISTERS = (Scalar.S0, Scalar.S1, Scalar.S2)
@@ -85,7 +86,7 @@ class Shape(enum.Enum, shape=3):
 
     STRIP: the elements of the strip. PADDED: as STRIP, but elements that are missing are -0.0, up to a power of two of
     beats in the first strip. BLOCK: the first block of the strip. ONE: one element. FOLD: one level of the tree that
-    ends a canonical sum. CLOSE: no element; the end of a row of codes. NONE: no beat.
+    ends a canonical sum. NONE: no beat.
     """
 
     STRIP = 0
@@ -93,8 +94,7 @@ class Shape(enum.Enum, shape=3):
     BLOCK = 2
     ONE = 3
     FOLD = 4
-    CLOSE = 5
-    NONE = 6
+    NONE = 5
 
 
 class Order(enum.Enum, shape=2):
@@ -152,7 +152,6 @@ SinkLayout = data.StructLayout(
         "magnitude": 1,  # an extreme is that of magnitudes
         "floor": 1,  # an extreme is at least 2**-64
         "relu": 1,
-        "close": 1,  # ends a row of codes
     }
 )
 """Where a beat's result goes."""

@@ -16,7 +16,6 @@ from catenary.hw.vector.layouts import (
     POINTER_BITS,
     QUEUE_DEPTH,
     STRIP,
-    C,
     Flow,
     Geometry,
     MicroLayout,
@@ -108,7 +107,7 @@ class Sequencer(wiring.Component):
             beat.fold.eq(Mux(folding, width[:shift], 0)),
             beat.fresh.eq(cursor.head),
             beat.masked.eq(padding),
-            beat.reads_v.eq(((compute.p == P.V) | (compute.c == C.V)) & (ticket.count != 0)),
+            beat.reads_v.eq((compute.p == P.V) & (ticket.count != 0)),
             ticket.sink.eq(fetch.data.sink),
             ticket.count.eq(Mux(block_ends, remaining, lanes)),
             ticket.beat.eq(index),
@@ -157,8 +156,6 @@ class Sequencer(wiring.Component):
                 with m.Switch(plan.beats):
                     with m.Case(Shape.ONE):
                         m.d.sync += remaining.eq(1)
-                    with m.Case(Shape.CLOSE):
-                        m.d.sync += remaining.eq(0)
                     with m.Case(Shape.FOLD):
                         m.d.sync += remaining.eq(lanes)
                     with m.Default():
