@@ -32,6 +32,9 @@ CELLS = {
     "dp16kd": "DP16KD",
     "dpr16x4": "TRELLIS_DPR16X4",
 }
+TARGET_PS = 10_000
+"""Delay that logic between registers may have: half a cycle of 50 MHz, the other half is for wires. Without a target
+ABC9 makes everything as fast as it can, which takes half as many LUTs again."""
 LUTS_OF_CARRY = 2
 LUTS_OF_RAM = 6
 """A DPR16X4 takes three slices of two LUT4: two hold the bits, the write port takes the third's."""
@@ -52,7 +55,13 @@ def synthesise(folder: Path, flatten: bool) -> dict[str, Counter[str]]:
     # because ABC9 would give two the same name (YosysHQ/yosys issue 4349).
     options = "-no-rw-check" if flatten else "-no-rw-check -noflatten"
     synth = f"synth_ecp5 {options} -top {TOP} -run"
-    steps = ("read_rtlil core.il", f"{synth} begin:map_luts", "splitnets", f"{synth} map_luts:check")
+    steps = (
+        f"scratchpad -set abc9.D {TARGET_PS}",
+        "read_rtlil core.il",
+        f"{synth} begin:map_luts",
+        "splitnets",
+        f"{synth} map_luts:check",
+    )
     script = "; ".join([*steps, "tee -q -o cells.json stat -json"])
     with contextlib.chdir(folder):  # this yosys sees no other folder
         status = run_yosys(["-q", "-l", "yosys.log", "-p", script])

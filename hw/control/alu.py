@@ -44,35 +44,56 @@ class Alu(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        a, b, product = Signal(SCALAR_BITS), Signal(SCALAR_BITS), Signal(SCALAR_BITS)
-        difference = Signal(SCALAR_BITS + 1)
-        less = difference[-1]
-        m.d.comb += [difference.eq(a - b), self.done.eq(1)]
-        with m.If(self.start):
-            m.d.sync += [a.eq(self.a), b.eq(self.b), product.eq(0)]
+        a, b = Signal(SCALAR_BITS), Signal(SCALAR_BITS)  # factors: one to be added, one to be looked at
+        count = b[:SHIFT_BITS]
+        is_product, is_left, is_shift, subtract = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            is_product.eq(self.function == AluFunction.MUL.value),
+            is_left.eq(self.function == AluFunction.SHL.value),
+            is_shift.eq(is_left | (self.function == AluFunction.SHR.value)),
+            subtract.eq((self.function != AluFunction.ADD.value) & ~is_product),
+        ]
+        # One adder: sum and difference of the operands, and the sum of a product so far and what is to be added to it.
+        total, summand = Signal(SCALAR_BITS + 1), Signal(SCALAR_BITS)
+        less = ~total[-1]
+        m.d.comb += [
+            summand.eq(Mux(is_product, a, Mux(subtract, ~self.b, self.b))),
+            total.eq(Mux(is_product, self.result, self.a) + summand + subtract),
+        ]
+        # Operands, one of them, or the bits that both have: what either lacks is filled up with ones.
+        selected, without_a, without_b = Signal(SCALAR_BITS), Signal(), Signal()
         with m.Switch(self.function):
-            with m.Case(AluFunction.ADD.value):
-                m.d.comb += self.result.eq(a + b)
-            with m.Case(AluFunction.SUB.value):
-                m.d.comb += self.result.eq(difference)
-            with m.Case(AluFunction.AND.value):
-                m.d.comb += self.result.eq(a & b)
             with m.Case(AluFunction.MIN.value):
-                m.d.comb += self.result.eq(Mux(less, a, b))
+                m.d.comb += [without_a.eq(~less), without_b.eq(less)]
             with m.Case(AluFunction.MAX.value):
-                m.d.comb += self.result.eq(Mux(less, b, a))
-            with m.Case(AluFunction.LESS.value):
-                m.d.comb += self.result.eq(less)
+                m.d.comb += [without_a.eq(less), without_b.eq(~less)]
             with m.Case(AluFunction.SHL.value, AluFunction.SHR.value):
-                count = b[:SHIFT_BITS]
-                m.d.comb += [self.result.eq(a), self.done.eq(count == 0)]
-                with m.If(~self.start & (count != 0)):
-                    left = self.function == AluFunction.SHL.value
-                    m.d.sync += [a.eq(Mux(left, a << 1, a >> 1)), b[:SHIFT_BITS].eq(count - 1)]
-            with m.Case(AluFunction.MUL.value):
-                m.d.comb += [self.result.eq(product), self.done.eq(b == 0)]
-                with m.If(~self.start & (b != 0)):
-                    m.d.sync += [a.eq(a << 1), b.eq(b >> 1)]
-                    with m.If(b[0]):
-                        m.d.sync += product.eq(product + a)
+                m.d.comb += without_b.eq(1)
+        m.d.comb += selected.eq(
+            (self.a | without_a.replicate(SCALAR_BITS)) & (self.b | without_b.replicate(SCALAR_BITS))
+        )
+
+        is_sum, is_flag = Signal(), Signal()
+        m.d.comb += [
+            is_sum.eq(is_product | (self.function == AluFunction.ADD.value) | (self.function == AluFunction.SUB.value)),
+            is_flag.eq(self.function == AluFunction.LESS.value),
+        ]
+        following = Signal(SCALAR_BITS)
+        with m.If(is_sum):
+            m.d.comb += following.eq(total)
+        with m.Elif(self.start):
+            m.d.comb += following.eq(selected)
+        with m.Else():
+            m.d.comb += following.eq(Mux(is_left, self.result << 1, self.result >> 1))
+        with m.If(self.start):
+            m.d.sync += [a.eq(self.a), b.eq(self.b)]
+        with m.Elif(is_product):
+            m.d.sync += [a.eq(a << 1), b.eq(b >> 1)]
+        with m.Elif(~self.done):
+            m.d.sync += count.eq(count - 1)
+        with m.If(self.start | (is_product & b[0]) | (is_shift & ~self.done)):
+            m.d.sync += self.result.eq(following)
+        with m.If(self.start & (is_product | is_flag)):
+            m.d.sync += self.result.eq(is_flag & less)
+        m.d.comb += self.done.eq(~(is_product & (b != 0)) & ~(is_shift & (count != 0)))
         return m

@@ -24,6 +24,7 @@ from catenary.isa.instructions import Unit
 from catenary.isa.registers import ARGUMENT_REGISTERS, PC_BITS, ErrorCause, Stall, register_map
 
 STATUS_REGISTERS = ("STATUS", "ERROR", "RESULT")
+ARGUMENT_NAMES = tuple(f"ARGUMENT{number}" for number in range(len(ARGUMENT_REGISTERS)))
 
 TraceSignature = wiring.Signature(
     {unit.name.lower(): Out(data.StructLayout({"active": 1, "pc": PC_BITS})) for unit in Unit}
@@ -96,7 +97,7 @@ class Control(wiring.Component):
         m = Module()
         config, limits = self._config, counter_limits(self._config)
         reset = ResetInserter(self.core_reset)
-        registers = Registers(config, STATUS_REGISTERS, tuple(limits))
+        registers = Registers(config, STATUS_REGISTERS, tuple(limits), ARGUMENT_NAMES)
         runs, instructions = RunControl(config), InstructionMemory(config)
         dispatch, tokens, watchdog, counters = Dispatch(config), Tokens(), Watchdog(), Counters(limits)
         shells: dict[Unit, Shell] = {unit: Shell(unit, config) for unit in QUEUED_UNITS}
@@ -126,9 +127,9 @@ class Control(wiring.Component):
             dispatch.start.eq(runs.begin),
             dispatch.entry.eq(registers.entry.pc),
             dispatch.length.eq(runs.code_length),
-            dispatch.arguments.eq(
-                Cat(getattr(registers, f"argument{n}").value for n in range(len(ARGUMENT_REGISTERS)))
-            ),
+            registers.stored.eq(dispatch.argument),
+            registers.stored_read.eq(dispatch.reading),
+            dispatch.argument_value.eq(registers.stored_value),
             dispatch.enable.eq(runs.executing),
             dispatch.code_ready.eq(~runs.fetching),
             dispatch.result.eq(self.result),

@@ -14,6 +14,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 COUNTER_BITS = 64
 
@@ -47,31 +48,32 @@ class Counters(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         size = len(self._limits)
-        m.submodules.memory = memory = Memory(shape=COUNTER_BITS, depth=size, init=[])
-        reader, writer = memory.read_port(domain="comb"), memory.write_port()
-        turn = Signal(range(size))
-        m.d.sync += turn.eq(Mux(turn == size - 1, 0, turn + 1))
-        everything = (1 << size) - 1
-        cleared = Signal(size, init=everything)  # counters whose memory is still to be cleared
-        recent = Signal(range(max(self._limits.values()) * size + 1))
+        m.submodules.memory = memory = Memory(shape=COUNTER_BITS, depth=size, init=[], attrs={"ram_style": "block"})
+        reader, writer = memory.read_port(), memory.write_port()
+        turn, following = Signal(range(size)), Signal(range(size))
+        stale = Signal(range(size + 1), init=size)  # turns in which memory holds what has been cleared
+        m.d.comb += following.eq(Mux(turn == size - 1, 0, turn + 1))
+        m.d.sync += turn.eq(following)
+        shorts = Signal(data.ArrayLayout(range(max(self._limits.values()) * size + 1), size))  # of few, all bits
+        recent = Signal(shorts.shape().elem_shape)
+        m.d.comb += recent.eq(shorts[turn])
         for number, (name, limit) in enumerate(self._limits.items()):
-            short = Signal(range(limit * size + 1), name=f"{name.lower()}_recent")
-            step = self.steps[name]
+            short, step = shorts[number][: bits_for(limit * size)], self.steps[name]
             m.d.sync += short.eq(short + step)
             with m.If(turn == number):
-                m.d.comb += recent.eq(short)
                 m.d.sync += short.eq(step)
             with m.If(self.clear):
                 m.d.sync += short.eq(0)
         m.d.comb += [
-            reader.addr.eq(turn),
+            reader.addr.eq(following),
             writer.addr.eq(turn),
             writer.en.eq(1),
-            self.value.eq(Mux(cleared.bit_select(turn, 1), 0, reader.data) + recent),
+            self.value.eq(Mux(stale != 0, 0, reader.data) + recent),
             self.valid.eq(self.number == turn),
             writer.data.eq(self.value),
         ]
-        m.d.sync += cleared.bit_select(turn, 1).eq(0)
         with m.If(self.clear):
-            m.d.sync += cleared.eq(everything)
+            m.d.sync += stale.eq(size)
+        with m.Elif(stale != 0):
+            m.d.sync += stale.eq(stale - 1)
         return m

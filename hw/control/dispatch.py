@@ -37,8 +37,6 @@ from catenary.isa.registers import ARGUMENT_REGISTERS, PC_BITS, ErrorCause
 QUEUED_UNITS: tuple[Unit, ...] = tuple(unit for unit in Unit if unit is not Unit.CONTROL)
 """Units that have a queue and a core."""
 
-ArgumentsLayout = data.ArrayLayout(SCALAR_BITS, len(ARGUMENT_REGISTERS))
-
 
 class Dispatch(wiring.Component):
     """Runs a program as far as dispatch is concerned.
@@ -49,7 +47,9 @@ class Dispatch(wiring.Component):
         config: the accelerator.
 
     Members:
-        start: begin a run at ``entry`` of a program of ``length`` instructions, with ``arguments`` in registers.
+        start: begin a run at ``entry`` of a program of ``length`` instructions, with arguments in registers.
+        argument: number of the argument that is read while ``reading`` is high.
+        argument_value: its value, in the same cycle.
         enable: may go on.
         code_ready: the code is in the instruction memory.
         address, fetch, word: read port of the instruction memory.
@@ -76,7 +76,9 @@ class Dispatch(wiring.Component):
                 "start": In(1),
                 "entry": In(PC_BITS),
                 "length": In(PC_BITS),
-                "arguments": In(ArgumentsLayout),
+                "argument": Out(range(len(ARGUMENT_REGISTERS))),
+                "reading": Out(1),
+                "argument_value": In(SCALAR_BITS),
                 "enable": In(1),
                 "code_ready": In(1),
                 "address": Out(pc_width(config.instruction_words)),
@@ -109,12 +111,11 @@ class Dispatch(wiring.Component):
         m.submodules.scalars = scalars = Scalars()
         m.submodules.resolver = resolver = Resolver()
         m.submodules.alu = alu = Alu()
-        # One bit more than a program counter has, so that neither a loop nor the last instruction wraps around.
-        m.submodules.loops = loops = LoopStack(PC_BITS + 1)
+        m.submodules.loops = loops = LoopStack(self._config.instruction_words)
 
+        # One bit more than a program counter has, so that neither a loop nor the last instruction wraps around.
         pc = Signal(PC_BITS + 1)
         word = Signal(WORD_BITS)
-        argument = Signal(range(len(ARGUMENT_REGISTERS)))
         retire = Signal()
         issue = Signal()
         views = {opcode: data.View(word_layout(cls), word) for opcode, cls in INSTRUCTIONS.items()}
@@ -140,6 +141,7 @@ class Dispatch(wiring.Component):
             resolver.value.eq(scalars.value),
             resolver.pending.eq(scalars.pending),
             scalars.written.eq(decoder.writes),
+            scalars.by_unit.eq(decoder.unit != Unit.CONTROL),
             scalars.result.eq(self.result),
             scalars.write.payload.register.eq(decoder.writes),
             alu.function.eq(views[Opcode.ALU].function),
@@ -183,16 +185,17 @@ class Dispatch(wiring.Component):
 
         with m.If(self.enable), m.FSM(name="dispatch"):
             with m.State("IDLE"), m.If(self.start):
-                m.d.sync += [pc.eq(self.entry), argument.eq(0)]
+                m.d.sync += [pc.eq(self.entry), self.argument.eq(0)]
                 m.next = "ARGUMENTS"
             with m.State("ARGUMENTS"):
                 m.d.comb += [
+                    self.reading.eq(1),
                     scalars.write.valid.eq(1),
-                    scalars.write.payload.register.eq(ARGUMENT_REGISTERS.start + argument),
-                    scalars.write.payload.value.eq(self.arguments[argument]),
+                    scalars.write.payload.register.eq(ARGUMENT_REGISTERS.start + self.argument),
+                    scalars.write.payload.value.eq(self.argument_value),
                 ]
-                m.d.sync += argument.eq(argument + 1)
-                with m.If(argument == len(ARGUMENT_REGISTERS) - 1):
+                m.d.sync += self.argument.eq(self.argument + 1)
+                with m.If(self.argument == len(ARGUMENT_REGISTERS) - 1):
                     m.next = "FETCH"
             with m.State("FETCH"), m.If(self.code_ready):
                 m.d.comb += self.fetch.eq(1)

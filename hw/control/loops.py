@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from catenary.hw.words import value_width
 from catenary.isa.instructions import INSTRUCTIONS, LOOP_DEPTH, Opcode
@@ -21,7 +21,7 @@ class LoopStack(wiring.Component):
     """Open loops, the innermost on top.
 
     Parameters:
-        pc_bits: width of an instruction's index.
+        words: instructions of the longest program; ``pc`` is that of an instruction of a program.
 
     Members:
         pc: instruction that is being executed.
@@ -35,11 +35,12 @@ class LoopStack(wiring.Component):
         first: where it begins.
     """
 
-    def __init__(self, pc_bits: int):
-        self._pc_bits = pc_bits
+    def __init__(self, words: int):
+        # A loop may be said to end behind the program.
+        self._pc_bits = bits_for(words + (1 << LENGTH_BITS))
         super().__init__(
             {
-                "pc": In(pc_bits),
+                "pc": In(self._pc_bits),
                 "clear": In(1),
                 "count": In(COUNT_BITS),
                 "length": In(LENGTH_BITS),
@@ -48,31 +49,41 @@ class LoopStack(wiring.Component):
                 "at_end": Out(1),
                 "turn": In(1),
                 "again": Out(1),
-                "first": Out(pc_bits),
+                "first": Out(self._pc_bits),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        entry = data.StructLayout({"open": 1, "first": self._pc_bits, "last": self._pc_bits, "left": COUNT_BITS})
-        stack = [Signal(entry, name=f"loop{level}") for level in range(LOOP_DEPTH)]  # the innermost first
-        top = stack[0]
-        last = Signal(self._pc_bits)
+        entry = data.StructLayout({"first": self._pc_bits, "last": self._pc_bits, "left": COUNT_BITS})
+        m.submodules.stack = stack = Memory(shape=entry, depth=LOOP_DEPTH, init=[])
+        reader, writer = stack.read_port(domain="comb"), stack.write_port()
+        level = Signal(range(LOOP_DEPTH + 1))  # open loops
+        inside, last = Signal(), Signal(self._pc_bits)
+        top = reader.data
         m.d.comb += [
+            inside.eq(level != 0),
+            reader.addr.eq(level - 1),
             last.eq(self.pc + self.length),
-            self.refused.eq(stack[-1].open | (top.open & (last > top.last))),
-            self.at_end.eq(top.open & (self.pc == top.last)),
+            self.refused.eq((level == LOOP_DEPTH) | (inside & (last > top.last))),
+            self.at_end.eq(inside & (self.pc == top.last)),
             self.again.eq(top.left != 1),
             self.first.eq(top.first),
+            writer.en.eq(self.enter | (self.turn & self.again)),
         ]
+        with m.If(self.enter):
+            m.d.comb += [
+                writer.addr.eq(level),
+                writer.data.first.eq(self.pc + 1),
+                writer.data.last.eq(last),
+                writer.data.left.eq(self.count),
+            ]
+        with m.Else():
+            m.d.comb += [writer.addr.eq(level - 1), writer.data.eq(top), writer.data.left.eq(top.left - 1)]
         with m.If(self.clear):
-            m.d.sync += [level.open.eq(0) for level in stack]
+            m.d.sync += level.eq(0)
         with m.Elif(self.enter):
-            m.d.sync += [outer.eq(inner) for inner, outer in pairwise(stack)]
-            m.d.sync += [top.open.eq(1), top.first.eq(self.pc + 1), top.last.eq(last), top.left.eq(self.count)]
-        with m.Elif(self.turn & self.again):
-            m.d.sync += top.left.eq(top.left - 1)
-        with m.Elif(self.turn):
-            m.d.sync += [inner.eq(outer) for inner, outer in pairwise(stack)]
-            m.d.sync += stack[-1].open.eq(0)
+            m.d.sync += level.eq(level + 1)
+        with m.Elif(self.turn & ~self.again):
+            m.d.sync += level.eq(level - 1)
         return m

@@ -1,74 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
 """From words to records: dispatch reads an instruction's operands one after the other.
 
-The n-th operand of any instruction goes into slot n; a unit's record is then a matter of wiring slots and fields of the
-word to their places. So one read port of the register file and one adder serve all instructions.
+Each operand's value goes into the slot that :mod:`catenary.hw.words` gives it; a unit's record is then a matter of
+wiring slots and bits of the word to their places. So one read port of the register file and one adder serve all
+instructions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.words import OPCODE_BITS, value_width, word_layout
+from catenary.hw.words import OPCODE_BITS, SLOTS, operand_width, operands, rest_bits, slot_widths, slots_of
 from catenary.isa.fields import REGISTER_BITS, SCALAR_BITS, BitField, Reg
 from catenary.isa.instructions import INSTRUCTIONS, WORD_BITS, Instruction, Unit
-from catenary.isa.rules import register_fields
 
+SlotLayout = data.StructLayout({f"slot{slot}": max(slot_widths(unit)[slot] for unit in Unit) for slot in range(SLOTS)})
+"""Values of an instruction's operands."""
 
-def operands(cls: type[Instruction]) -> tuple[BitField, ...]:
-    """Fields of ``cls`` whose value is that of a register, in order."""
-    numbers = register_fields(cls, written=False)
-    return tuple(field for field in cls.body if isinstance(field.kind, Reg) or field in numbers)
-
-
-def operand_width(field: BitField) -> int:
-    """Bits that the value of an operand may have."""
-    return value_width(field) if isinstance(field.kind, Reg) else SCALAR_BITS
-
-
-def _slots() -> Iterator[tuple[str, int]]:
-    widths = [[operand_width(field) for field in operands(cls)] for cls in INSTRUCTIONS.values()]
-    for index in range(max(map(len, widths))):
-        yield f"slot{index}", max(row[index] for row in widths if len(row) > index)
-
-
-SlotLayout = data.StructLayout(dict(_slots()))
-"""Values of an instruction's operands, in order."""
-
-SLOTS = len(SlotLayout.members)
-
-WIDTHS = sorted({operand_width(field) for cls in INSTRUCTIONS.values() for field in operands(cls)})
-"""Widths that values of operands have."""
+WINDOW = 8
+"""Operands are looked for in windows of the word that begin at multiples of so many bits. There are fewer of these than
+places of operands, so that two multiplexers, of windows and of places in one, are smaller than one of all places."""
 
 
 def slot(slots: data.View, cls: type[Instruction], name: str) -> Value:
     """Value of the operand ``name`` of an instruction of ``cls``."""
-    fields = operands(cls)
-    [index] = [number for number, field in enumerate(fields) if field.name == name]
-    return slots[f"slot{index}"][: operand_width(fields[index])]
-
-
-def record(cls: type[Instruction], word: Value, slots: data.View) -> Value:
-    """The record of an instruction: the fields of its body, operands replaced by their values."""
-    view = data.View(word_layout(cls), word)
-    resolved = {field.name for field in operands(cls)}
-    return Cat(slot(slots, cls, field.name) if field.name in resolved else view[field.name] for field in cls.body)
+    [field] = [field for field in operands(cls) if field.name == name]
+    return slots[f"slot{slots_of(cls)[name]}"][: operand_width(field)]
 
 
 def assemble(m: Module, unit: Unit, command: data.View, word: Value, slots: data.View) -> None:
     """Drive ``command``, of ``command_layout(unit)``, from a word for that unit; for other words it means nothing."""
-    m.d.comb += command.opcode.eq(word[:OPCODE_BITS])
-    *others, last = [cls for cls in INSTRUCTIONS.values() if cls.unit is unit]
-    with m.Switch(word[:OPCODE_BITS]):
-        for cls in others:
-            with m.Case(cls.opcode):
-                m.d.comb += command.body[cls.opcode.name.lower()].eq(record(cls, word, slots))
-        with m.Default():
-            m.d.comb += command.body[last.opcode.name.lower()].eq(record(last, word, slots))
+    values = [slots[f"slot{number}"][:width] for number, width in enumerate(slot_widths(unit))]
+    m.d.comb += [
+        command.opcode.eq(word[:OPCODE_BITS]),
+        command.body.as_value().eq(Cat(*values, *(word[bit] for bit in rest_bits(unit)))),
+    ]
+
+
+def _form(field: BitField) -> tuple[int, int]:
+    return operand_width(field), field.kind.width if isinstance(field.kind, Reg) else 0
+
+
+OPERANDS = tuple((cls, index, field) for cls in INSTRUCTIONS.values() for index, field in enumerate(operands(cls)))
+"""Every operand: its instruction, its index there, and the field."""
+
+FORMS = tuple(sorted({_form(field) for _, _, field in OPERANDS}))
+"""What operands there are: bits that the value may have, and bits of the immediate."""
+
+COMMON = 20
+"""Bits of most immediates at most. Those of longer ones are selected apart, because there are few of them."""
 
 
 class Resolver(wiring.Component):
@@ -106,16 +88,22 @@ class Resolver(wiring.Component):
         index = Signal(range(SLOTS + 1))
         count = Signal.like(index)
         # What the first stage selects, and the second adds up.
-        selected = data.StructLayout({"register": REGISTER_BITS, "immediate": SCALAR_BITS, "width": range(len(WIDTHS))})
+        selected = data.StructLayout(
+            {
+                "register": REGISTER_BITS,
+                "immediate": SCALAR_BITS,
+                "form": range(len(FORMS)),
+                "target": range(SLOTS),
+            }
+        )
         choice, operand = Signal(selected), Signal(selected)
-        target = Signal(range(SLOTS))
         held = Signal()
 
         self._select(m, index, choice, count)
         total = Signal(SCALAR_BITS)
         excess = Signal()
-        with m.Switch(operand.width):
-            for number, width in enumerate(WIDTHS):
+        with m.Switch(operand.form):
+            for number, (width, _) in enumerate(FORMS):
                 with m.Case(number):
                     m.d.comb += excess.eq(total[width:].any())
         advance = self.enable & ~(held & self.pending)
@@ -130,8 +118,8 @@ class Resolver(wiring.Component):
         with m.Elif(advance):
             m.d.sync += held.eq(index != count)
             with m.If(index != count):
-                m.d.sync += [index.eq(index + 1), operand.eq(choice), target.eq(index)]
-            with m.If(held), m.Switch(target):
+                m.d.sync += [index.eq(index + 1), operand.eq(choice)]
+            with m.If(held), m.Switch(operand.target):
                 for number in range(SLOTS):
                     with m.Case(number):
                         m.d.sync += self.slots[f"slot{number}"].eq(total)
@@ -139,17 +127,36 @@ class Resolver(wiring.Component):
 
     def _select(self, m: Module, index: Signal, choice: data.View, count: Signal) -> None:
         """Find operand ``index`` of the word, and how many it has."""
+        windows = sorted({field.offset // WINDOW for _, _, field in OPERANDS})
+        window, place = Signal(range(len(windows))), Signal(range(WINDOW))
         with m.Switch(self.word[:OPCODE_BITS]):
             for cls in INSTRUCTIONS.values():
-                word = data.View(word_layout(cls), self.word)
                 with m.Case(cls.opcode):
                     m.d.comb += count.eq(len(operands(cls)))
-                    with m.Switch(index):
-                        for number, field in enumerate(operands(cls)):
-                            value, is_pair = word[field.name], isinstance(field.kind, Reg)
-                            with m.Case(number):
-                                m.d.comb += [
-                                    choice.register.eq(value.reg if is_pair else value),
-                                    choice.immediate.eq(value.imm if is_pair else 0),
-                                    choice.width.eq(WIDTHS.index(operand_width(field))),
-                                ]
+        with m.Switch(Cat(self.word[:OPCODE_BITS], index)):
+            for cls, number, field in OPERANDS:
+                with m.Case(cls.opcode | number << OPCODE_BITS):
+                    m.d.comb += [
+                        window.eq(windows.index(field.offset // WINDOW)),
+                        place.eq(field.offset % WINDOW),
+                        choice.form.eq(FORMS.index(_form(field))),
+                        choice.target.eq(slots_of(cls)[field.name]),
+                    ]
+        bits = REGISTER_BITS + COMMON
+        word = Cat(self.word, Const(0, WINDOW + bits))
+        opened, shifted = Signal(WINDOW - 1 + bits), Signal(bits)
+        m.d.comb += [
+            opened.eq(Cat(word[WINDOW * start :][: len(opened)] for start in windows).word_select(window, len(opened))),
+            shifted.eq(opened >> place),
+            choice.register.eq(shifted),
+        ]
+        with m.Switch(choice.form):
+            for number, (_, length) in enumerate(FORMS):
+                with m.Case(number):
+                    m.d.comb += choice.immediate.eq(shifted[REGISTER_BITS:][:length] if length else 0)
+        long = {(field.offset, _form(field)) for _, _, field in OPERANDS if _form(field)[1] > COMMON}
+        for offset, form in sorted(long):
+            high = self.word[offset + bits : offset + REGISTER_BITS + form[1]]
+            at_offset = (window == windows.index(offset // WINDOW)) & (place == offset % WINDOW)
+            with m.If(at_offset & (choice.form == FORMS.index(form))):
+                m.d.comb += choice.immediate[COMMON:].eq(high)

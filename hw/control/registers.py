@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory, ReadPort, WritePort
 from amaranth.lib.wiring import In, Member, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for, exact_log2
 
 from catenary.hw.axi import AXI4LiteSignature, Resp
 from catenary.hw.control.counters import COUNTER_BITS
@@ -40,26 +41,38 @@ class Registers(wiring.Component):
 
     A register is a member named as it is, in lower case, a structure of its fields: ``status.running``, ``entry.pc``.
     What the host may write is an output, and what changes by itself an input. Addresses without a register read 0.
+    Settings that are looked at one at a time are *stored* in a memory with one read port, which costs far less than
+    registers and their multiplexers. After reset the port takes nothing until that memory has been cleared.
 
     Parameters:
         config: the accelerator.
         status: names of the registers that come from elsewhere.
         counters: names of the registers that are counters, in the order of their numbers.
+        stored: names of the settings that are in memory; they follow each other in the map and have the same layout,
+            one field from bit 0 on.
 
     Members:
         bus: the port.
         written: by setting, the host has written a word of it.
+        stored: number of the stored setting that is read while ``stored_read`` is high.
+        stored_read: read it; the host waits.
+        stored_value: its value, in the same cycle.
         counter: number of the counter that is read.
         counter_valid: ``counter_value`` is that of ``counter``.
         counter_value: its value.
     """
 
-    def __init__(self, config: AcceleratorConfig, status: Sequence[str], counters: Sequence[str]):
+    def __init__(
+        self, config: AcceleratorConfig, status: Sequence[str], counters: Sequence[str], stored: Sequence[str]
+    ):
         self._map = register_map(config)
+        self._stored = tuple(self._map[name] for name in stored)
         self._status = tuple(status)
         self._counters = tuple(counters)
-        self._settings = tuple(r for r in self._map if Access.READ_WRITE in accesses(r.register))
+        settings = tuple(r for r in self._map if Access.READ_WRITE in accesses(r.register))
+        self._settings = tuple(r for r in settings if r not in self._stored)
         self._triggers = tuple(r for r in self._map if Access.WRITE in accesses(r.register))
+        self._stored_bits = self._stored[0].register.layout[0].width
         outputs = (*self._settings, *self._triggers)
         super().__init__(
             {
@@ -67,6 +80,9 @@ class Registers(wiring.Component):
                 **{r.name.lower(): _output(r.register) for r in outputs},
                 **{name.lower(): In(fields_layout(self._map[name].register)) for name in status},
                 "written": Out(data.StructLayout({r.name.lower(): 1 for r in self._settings})),
+                "stored": In(range(len(stored))),
+                "stored_read": In(1),
+                "stored_value": Out(self._stored_bits),
                 "counter": Out(range(len(counters))),
                 "counter_valid": In(1),
                 "counter_value": In(COUNTER_BITS),
@@ -75,8 +91,13 @@ class Registers(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        self._write(m)
-        self._read(m)
+        m.submodules.memory = memory = Memory(
+            shape=-(-self._stored_bits // BYTE_BITS) * BYTE_BITS, depth=len(self._stored), init=[]
+        )
+        reader, writer = memory.read_port(domain="comb"), memory.write_port(granularity=BYTE_BITS)
+        clearing = Signal(init=1)
+        self._write(m, writer, clearing)
+        self._read(m, reader, clearing)
         return m
 
     def _words(self, register: PlacedRegister) -> Iterator[tuple[int, int]]:
@@ -84,11 +105,17 @@ class Registers(wiring.Component):
         for offset in range(0, register.register.width, BUS_BITS):
             yield (register.address * BYTE_BITS + offset) // BUS_BITS, offset
 
-    def _write(self, m: Module) -> None:
+    def _number(self, word: Value) -> Value:
+        """Number of the stored setting that has the word with number ``word``."""
+        words = self._stored[0].register.width // BUS_BITS
+        first = self._stored[0].address * BYTE_BITS // BUS_BITS
+        return ((word - first) >> exact_log2(words))[: bits_for(len(self._stored) - 1)]
+
+    def _write(self, m: Module, writer: WritePort, clearing: Signal) -> None:
         bus = self.bus
         accept = Signal()
         m.d.comb += [
-            accept.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready)),
+            accept.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready) & ~clearing),
             bus.awready.eq(accept),
             bus.wready.eq(accept),
             bus.bresp.eq(Resp.OKAY),
@@ -103,6 +130,19 @@ class Registers(wiring.Component):
                 for number, offset in self._words(register):
                     with m.Case(number):
                         self._write_word(m, register, offset)
+            for register in self._stored:
+                for number, offset in self._words(register):
+                    with m.Case(number):
+                        first, last = offset // BYTE_BITS, min(len(writer.en), (offset + BUS_BITS) // BYTE_BITS)
+                        m.d.comb += writer.en[first:last].eq(bus.wstrb)
+        cleared = Signal(range(len(self._stored)))
+        m.d.comb += [
+            writer.addr.eq(self._number(word)),
+            writer.data.eq(Cat(bus.wdata, bus.wdata)),
+        ]
+        with m.If(clearing):
+            m.d.comb += [writer.addr.eq(cleared), writer.data.eq(0), writer.en.eq(-1)]
+            m.d.sync += [cleared.eq(cleared + 1), clearing.eq(cleared != len(self._stored) - 1)]
 
     def _write_word(self, m: Module, register: PlacedRegister, offset: int) -> None:
         """Write the word of ``register`` that begins at bit ``offset``."""
@@ -124,11 +164,11 @@ class Registers(wiring.Component):
                     with m.If(strobe):
                         m.d.sync += bits.eq(value)
 
-    def _read(self, m: Module) -> None:
+    def _read(self, m: Module, reader: ReadPort, clearing: Signal) -> None:
         bus = self.bus
         word = Signal(len(bus.araddr) - WORD_SHIFT)
         value, other = Signal(2 * BUS_BITS), Signal(2 * BUS_BITS)
-        is_counter, is_wide, is_high = Signal(), Signal(), Signal()
+        is_counter, is_stored, is_wide, is_high = Signal(), Signal(), Signal(), Signal()
         has_captured, captured = Signal(), Signal(BUS_BITS)
         captured_for = Signal.like(word)
         busy = Signal()
@@ -140,14 +180,22 @@ class Registers(wiring.Component):
                     m.d.comb += [is_wide.eq(len(numbers) > 1), is_high.eq(word[0] if len(numbers) > 1 else 0)]
                     if register.name in self._counters:
                         m.d.comb += [is_counter.eq(1), self.counter.eq(self._counters.index(register.name))]
+                    elif register in self._stored:
+                        m.d.comb += [is_stored.eq(1), other.eq(self.stored_value)]
                     else:
                         m.d.comb += other.eq(self._value(register))
-        m.d.comb += value.eq(Mux(is_counter, self.counter_value, other))
-        m.d.comb += [bus.arready.eq(~busy & ~bus.rvalid), bus.rresp.eq(Resp.OKAY)]
+        m.d.comb += [
+            reader.addr.eq(Mux(self.stored_read, self.stored, self._number(word))),
+            self.stored_value.eq(reader.data),
+            value.eq(Mux(is_counter, self.counter_value, other)),
+            bus.arready.eq(~busy & ~bus.rvalid & ~clearing),
+            bus.rresp.eq(Resp.OKAY),
+        ]
         with m.If(bus.arvalid & bus.arready):
             m.d.sync += [word.eq(bus.araddr[-len(word) :]), busy.eq(1)]
         follows = has_captured & is_high & (captured_for == word)
-        with m.If(busy & (follows | ~is_counter | self.counter_valid)):
+        waits = (is_counter & ~self.counter_valid) | (is_stored & self.stored_read)
+        with m.If(busy & (follows | ~waits)):
             m.d.sync += [bus.rvalid.eq(1), busy.eq(0), has_captured.eq(is_wide & ~is_high)]
             m.d.sync += [captured.eq(value[BUS_BITS:]), captured_for.eq(word + 1)]
             with m.If(follows):

@@ -13,11 +13,11 @@ import numpy as np
 
 from catenary.boards.loader import load_accelerator
 from catenary.hw.control.control import Control
-from catenary.hw.words import command_layout, value_width
+from catenary.hw.words import OPCODE_BITS, command_layout, record_layout
 from catenary.isa.assembler import assemble
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import SCALAR_BITS, Operand
-from catenary.isa.instructions import Buffer, Instruction, Opcode, Unit, decode_all, encode
+from catenary.isa.instructions import INSTRUCTIONS, Buffer, Instruction, Opcode, Unit, decode_all, encode
 from catenary.isa.registers import ErrorCause, register_map
 from catenary.isa.rules import LOAD_FORMATS, RULES, STORE_FORMATS
 from tests.hw.compiled import Compiled
@@ -35,14 +35,10 @@ def compiled(config: AcceleratorConfig) -> Compiled:
     return Compiled(Control(config))
 
 
-def record_bits(insn: Instruction, values: dict[str, int]) -> int:
-    """What ``insn`` is as a command, opcode and record, if its operands have these ``values``."""
-    bits, offset = int(insn.opcode), 6
-    for part in insn.body:
-        raw = values[part.name] if part.name in values else part.encode(insn.opcode.name, getattr(insn, part.name))
-        bits |= raw << offset
-        offset += value_width(part)
-    return bits
+def record(insn: Instruction, values: dict[str, int]) -> dict[str, int]:
+    """The fields of ``insn`` as a command has them, opcode and record, if its operands have these ``values``."""
+    encoded = {part.name: part.encode(insn.opcode.name, getattr(insn, part.name)) for part in insn.body}
+    return {"opcode": int(insn.opcode), **encoded, **values}
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,18 @@ class Arrival:
     cycle: int
     bits: int
     pc: int
+
+    @property
+    def opcode(self) -> int:
+        """What its fields mean."""
+        return self.bits & (1 << OPCODE_BITS) - 1
+
+    @property
+    def record(self) -> dict[str, int]:
+        """Its fields."""
+        layout = record_layout(INSTRUCTIONS[Opcode(self.opcode)])
+        body = self.bits >> OPCODE_BITS
+        return {"opcode": self.opcode} | {name: body >> part.offset & (1 << part.width) - 1 for name, part in layout}
 
 
 @dataclass
@@ -170,11 +178,11 @@ class Bench:
             self.poke(f"{name}.cause", -core.left)
 
     def _result(self, core: Core) -> None:
-        bits = core.arrivals[-1].bits
-        if bits & 63 == Opcode.ARGMAX:
-            index = sum(arrival.bits & 63 == Opcode.ARGMAX for arrival in core.arrivals) - 1
+        last = core.arrivals[-1]
+        if last.opcode == Opcode.ARGMAX:
+            index = sum(arrival.opcode == Opcode.ARGMAX for arrival in core.arrivals) - 1
             self.poke("result.valid", 1)
-            self.poke("result.register", bits >> 6 & 31)
+            self.poke("result.register", last.record["rd"])
             self.poke("result.value", self.argmax(index))
 
     def _take(self, core: Core) -> None:
