@@ -11,16 +11,18 @@ Row blocks with equal headers have equal layouts, so all but :func:`read_block` 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import GraphError, ProgramError
+from catenary.isa.outliers import Outliers
 from catenary.isa.stream_decode import Decoded, decode_blocks
 from catenary.isa.stream_encode import encode_blocks
 from catenary.isa.stream_layout import HEADER_BYTES, BlockLayout, stream_layouts
+from catenary.isa.stream_outliers import joined, outlier_words
 from catenary.isa.tensors import BLOCK, QuantTensor
 
 Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
@@ -38,6 +40,7 @@ class RowBlock:
         weights: int8 [rows, columns], expanded; 0 where dropped.
         row_scales: float32 [rows], ``s_w``.
         bias: float32 [rows], or ``None``.
+        outliers: what is added to single weights, or ``None``.
         stored_bytes: bytes that the block occupies.
         next_offset: byte at which the next block starts.
     """
@@ -46,6 +49,7 @@ class RowBlock:
     weights: NDArray[np.int8]
     row_scales: NDArray[np.float32]
     bias: NDArray[np.float32] | None
+    outliers: Outliers | None
     stored_bytes: int
     next_offset: int
 
@@ -68,6 +72,7 @@ class Expanded:
         weights: int8 [rows, columns], expanded; 0 where dropped.
         row_scales: float32 [rows], ``s_w``.
         bias: float32 [rows], or ``None``.
+        outliers: what is added to single weights, or ``None``.
         kept: uint8 [rows], N of each row.
         consumed: bytes of all row blocks, without padding to a line.
     """
@@ -75,6 +80,7 @@ class Expanded:
     weights: NDArray[np.int8]
     row_scales: NDArray[np.float32]
     bias: NDArray[np.float32] | None
+    outliers: Outliers | None
     kept: NDArray[np.uint8]
     consumed: int
 
@@ -95,9 +101,27 @@ class Outline:
 
 
 def packed_bytes(tensor: QuantTensor, has_bias: bool, config: AcceleratorConfig) -> int:
-    """Bytes of ``tensor`` as a stream: headers, scales, zeros, bias, indices, codes and section padding."""
-    layouts = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, has_bias, config)
-    return sum(count * layout.stored_bytes for _, count, layout in layouts)
+    """Bytes of ``tensor`` as a stream: headers, tables, scales, zeros, bias, outliers, indices, codes, padding."""
+    return sum(count * layout.stored_bytes for _, count, layout in tensor_layouts(tensor, has_bias, config))
+
+
+def tensor_layouts(
+    tensor: QuantTensor, has_bias: bool, config: AcceleratorConfig
+) -> Iterator[tuple[int, int, BlockLayout]]:
+    """The row blocks of ``tensor`` as :func:`pack` writes them; yields what :func:`stream_layouts` does.
+
+    Raises:
+        ProgramError: an outlier in a lane that its field cannot hold.
+    """
+    has_table = tensor.table is not None
+    runs = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, has_bias, config, has_table)
+    if tensor.outliers is None:
+        yield from runs
+        return
+    for first, total, layout in runs:
+        for row in range(first, first + total * layout.rows, layout.rows):
+            words = outlier_words(tensor.outliers.rows_of(slice(row, row + layout.rows)), layout.kept)
+            yield row, 1, replace(layout, outlier_words=len(words))
 
 
 def pack(tensor: QuantTensor, bias: NDArray[np.float32] | None, config: AcceleratorConfig) -> NDArray[np.uint8]:
@@ -119,8 +143,7 @@ def pack(tensor: QuantTensor, bias: NDArray[np.float32] | None, config: Accelera
         raise GraphError(f"Bias of a stream must have shape ({tensor.rows},), not {bias.shape}")
     out = np.zeros(packed_bytes(tensor, bias is not None, config), np.uint8)
     offset = 0
-    runs = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, bias is not None, config)
-    for first, total, layout in runs:
+    for first, total, layout in tensor_layouts(tensor, bias is not None, config):
         step = _run_length(layout)
         for start in range(0, total, step):
             count = min(step, total - start)
@@ -154,6 +177,8 @@ def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantT
                 f"Row blocks of one tensor must have {layout.bits} bits and {layout.group_blocks} blocks in a group, "
                 f"not {part.layout.bits} and {part.layout.group_blocks}"
             )
+        if part.layout.has_table != layout.has_table:
+            raise ProgramError("Row blocks of one tensor must all have a table or none, not some")
     tensor = QuantTensor(
         columns=columns,
         bits=layout.bits,
@@ -163,7 +188,9 @@ def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantT
         kept=_kept(parts),
         scales=np.concatenate([part.scales for part in parts]),
         zeros=np.concatenate([part.zeros for part in parts]),
-        channel_scales=np.concatenate([part.row_scales for part in parts]),
+        channel_scales=_row_scales(parts),
+        table=_table(parts),
+        outliers=_outliers(parts),
     )
     return tensor, _bias(parts), consumed
 
@@ -200,7 +227,7 @@ def unpack_weights(data: Bytes, columns: int, config: AcceleratorConfig) -> Expa
     for part in parts:
         weights[row : row + len(part.codes)] = part.weights()[:, :columns]
         row += len(part.codes)
-    return Expanded(weights, np.concatenate([part.row_scales for part in parts]), _bias(parts), _kept(parts), consumed)
+    return Expanded(weights, _row_scales(parts), _bias(parts), _outliers(parts), _kept(parts), consumed)
 
 
 def read_rows(data: Bytes, columns: int, rows: int, config: AcceleratorConfig) -> Expanded:
@@ -231,7 +258,7 @@ def read_rows(data: Bytes, columns: int, rows: int, config: AcceleratorConfig) -
     bias = None
     if any(part.bias is not None for part in parts):
         bias = np.concatenate([np.full(len(p.codes), -0.0, np.float32) if p.bias is None else p.bias for p in parts])
-    return Expanded(weights, np.concatenate([part.row_scales for part in parts]), bias, _kept(parts), offset)
+    return Expanded(weights, _row_scales(parts), bias, _outliers(parts), _kept(parts), offset)
 
 
 def read_block(data: Bytes, offset: int, columns: int, config: AcceleratorConfig) -> RowBlock:
@@ -244,7 +271,7 @@ def read_block(data: Bytes, offset: int, columns: int, config: AcceleratorConfig
     layout = _layout_at(stream, offset, columns, config)
     size = layout.stored_bytes
     part = decode_blocks(stream[offset : offset + size].reshape(1, size), layout, columns)
-    return RowBlock(layout, part.weights()[:, :columns], part.row_scales, part.bias, size, offset + size)
+    return RowBlock(layout, part.weights()[:, :columns], part.row_scales, part.bias, part.outliers, size, offset + size)
 
 
 def _as_array(data: Bytes) -> NDArray[np.uint8]:
@@ -265,6 +292,27 @@ def _bias(parts: list[Decoded]) -> NDArray[np.float32] | None:
     if found and len(found) != len(parts):
         raise ProgramError("Row blocks of one layer must all have a bias or none, not some")
     return np.concatenate(found) if found else None
+
+
+def _row_scales(parts: list[Decoded]) -> NDArray[np.float32]:
+    return np.concatenate([part.row_scales for part in parts])
+
+
+def _outliers(parts: list[Decoded]) -> Outliers | None:
+    return joined([(len(part.codes), part.outliers) for part in parts])
+
+
+def _table(parts: list[Decoded]) -> NDArray[np.int8] | None:
+    """The one table of row blocks that all have one, or all have none."""
+    tables = [part.tables for part in parts if part.tables is not None]
+    if not tables:
+        return None
+    every = np.concatenate(tables)[:, : 1 << parts[0].layout.bits]
+    other = every[(every != every[0]).any(axis=1)]
+    if len(other):
+        raise ProgramError(f"Row blocks of one tensor must have the table {every[0].tolist()}, not {other[0].tolist()}")
+    table: NDArray[np.int8] = every[0].copy()
+    return table
 
 
 def _layout_at(stream: NDArray[np.uint8], offset: int, columns: int, config: AcceleratorConfig) -> BlockLayout:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from catenary.isa.bitpack import count_bits, pack_codes, transposed
 from catenary.isa.errors import GraphError
 from catenary.isa.stream_layout import HEADER_BYTES, BlockLayout, IndexKind, Section, index_kind
-from catenary.isa.tensors import BLOCK, QuantTensor
+from catenary.isa.stream_outliers import outlier_words
+from catenary.isa.tensors import BLOCK, TABLE_ENTRIES, QuantTensor
 
 
 def _put(out: NDArray[np.uint8], section: Section, payload: NDArray[np.generic]) -> None:
@@ -36,9 +37,17 @@ def encode_blocks(
     count, n, blocks = len(out), layout.kept, layout.blocks
     rows = slice(row, row + count * layout.rows)
     out[:, :HEADER_BYTES] = np.frombuffer(layout.encode(), np.uint8)
+    if tensor.table is not None:
+        entries = np.zeros((count, TABLE_ENTRIES), np.int8)
+        entries[:, : len(tensor.table)] = tensor.table
+        _put(out, layout.table, entries)
     _put(out, layout.channel_scales, tensor.channel_scales[rows].astype("<f4"))
     if bias is not None:
         _put(out, layout.bias, bias[rows].astype("<f4"))
+    if tensor.outliers is not None and layout.outlier_words:
+        firsts = range(rows.start, rows.stop, layout.rows)
+        words = [outlier_words(tensor.outliers.rows_of(slice(first, first + layout.rows)), n) for first in firsts]
+        _put(out, layout.outliers, np.stack(words).astype("<u4"))
     codes, mask = tensor.codes[rows].astype(np.uint8), tensor.mask[rows]
     bitmaps = np.packbits(mask, axis=1, bitorder="little").view("<u2")
     wrong = count_bits(bitmaps) != n

@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.errors import CatenaryError
+from catenary.isa.numbers import MAX_REDUCTION
 from catenary.sim.arith.fp32 import F32
-
-MAX_REDUCTION: Final = 132_104
-"""Largest K for which an INT32 sum cannot overflow: (2**31 - 1) // (127 * 128)."""
 
 EXACT_LIMIT: Final = 1 << 24
 """Float32 holds every integer up to this magnitude."""
