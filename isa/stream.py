@@ -10,7 +10,8 @@ Row blocks with equal headers have equal layouts, so all but :func:`read_block` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,11 +94,13 @@ class Outline:
         rows: output channels of all row blocks.
         bias: float32 [rows], or ``None``.
         consumed: bytes of all row blocks, without padding to a line.
+        sizes: those bytes by what they hold.
     """
 
     rows: int
     bias: NDArray[np.float32] | None
     consumed: int
+    sizes: Mapping[str, int]
 
 
 def packed_bytes(tensor: QuantTensor, has_bias: bool, config: AcceleratorConfig) -> int:
@@ -198,12 +201,13 @@ def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantT
 def outline(data: Bytes, columns: int, config: AcceleratorConfig) -> Outline:
     """Walk a whole stream from header to header; arguments as for :func:`unpack`, whose cost it is far below.
 
-    Headers and biases are verified; scales, indices and codes are not looked at.
+    Headers and biases are verified; the other sections are not looked at.
 
     Raises:
         ProgramError: a truncated stream, a damaged header, or a bias that is not finite or only in some row blocks.
     """
     rows = consumed = 0
+    sizes: Counter[str] = Counter()
     biases: list[NDArray[np.float32]] = []
     for layout, blocks in _runs(_as_array(data), columns, config):
         section, count = layout.bias, len(blocks) * layout.rows
@@ -211,12 +215,13 @@ def outline(data: Bytes, columns: int, config: AcceleratorConfig) -> Outline:
             octets = np.ascontiguousarray(blocks[:, section.offset : section.offset + section.used])
             biases.append(octets.view("<f4").astype(np.float32).reshape(count))
         rows, consumed = rows + count, consumed + blocks.size
+        sizes.update({name: len(blocks) * size for name, size in layout.breakdown().items()})
     bias = np.concatenate(biases) if biases else None
     if bias is not None and len(bias) != rows:
         raise ProgramError("Row blocks of one layer must all have a bias or none, not some")
     if bias is not None and not np.isfinite(bias).all():
         raise ProgramError(f"Bias of a row block must be finite, not {bias[~np.isfinite(bias)][0]}")
-    return Outline(rows, bias, consumed)
+    return Outline(rows, bias, consumed, sizes)
 
 
 def unpack_weights(data: Bytes, columns: int, config: AcceleratorConfig) -> Expanded:
