@@ -12,24 +12,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.errors import GraphError, ProgramError
+from catenary.isa.errors import ProgramError
 from catenary.isa.outliers import Outliers
 from catenary.isa.stream_decode import Decoded, decode_blocks
-from catenary.isa.stream_encode import encode_blocks
-from catenary.isa.stream_layout import HEADER_BYTES, BlockLayout, stream_layouts
-from catenary.isa.stream_outliers import joined, outlier_words
+from catenary.isa.stream_encode import pack, packed_bytes, tensor_layouts
+from catenary.isa.stream_layout import HEADER_BYTES, BlockLayout
+from catenary.isa.stream_outliers import joined
 from catenary.isa.tensors import BLOCK, QuantTensor
 
-Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
+__all__ = [
+    "Expanded", "Outline", "RowBlock", "outline", "pack", "packed_bytes", "read_block", "read_rows", "tensor_layouts",
+    "unpack", "unpack_weights",
+]  # fmt: skip
 
-_RUN_WEIGHTS = 1 << 20
-"""Weights that one step handles: enough to hide the interpreter, few enough to stay in the caches."""
+Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,60 +103,6 @@ class Outline:
     bias: NDArray[np.float32] | None
     consumed: int
     sizes: Mapping[str, int]
-
-
-def packed_bytes(tensor: QuantTensor, has_bias: bool, config: AcceleratorConfig) -> int:
-    """Bytes of ``tensor`` as a stream: headers, tables, scales, zeros, bias, outliers, indices, codes, padding."""
-    return sum(count * layout.stored_bytes for _, count, layout in tensor_layouts(tensor, has_bias, config))
-
-
-def tensor_layouts(
-    tensor: QuantTensor, has_bias: bool, config: AcceleratorConfig
-) -> Iterator[tuple[int, int, BlockLayout]]:
-    """The row blocks of ``tensor`` as :func:`pack` writes them; yields what :func:`stream_layouts` does.
-
-    Raises:
-        ProgramError: an outlier in a lane that its field cannot hold.
-    """
-    has_table = tensor.table is not None
-    runs = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, has_bias, config, has_table)
-    if tensor.outliers is None:
-        yield from runs
-        return
-    for first, total, layout in runs:
-        for row in range(first, first + total * layout.rows, layout.rows):
-            words = outlier_words(tensor.outliers.rows_of(slice(row, row + layout.rows)), layout.kept)
-            yield row, 1, replace(layout, outlier_words=len(words))
-
-
-def pack(tensor: QuantTensor, bias: NDArray[np.float32] | None, config: AcceleratorConfig) -> NDArray[np.uint8]:
-    """Write a weight stream.
-
-    Args:
-        tensor: a tensor that passes :meth:`QuantTensor.check`.
-        bias: float32 [rows], or ``None``.
-        config: the accelerator that will read it.
-
-    Returns:
-        uint8 [bytes], a multiple of ``config.stream_atom``; the caller pads it to a line.
-
-    Raises:
-        GraphError: a row that keeps another number of weights than it says, or a bias of another length.
-        ProgramError: a size that the header cannot hold.
-    """
-    if bias is not None and bias.shape != (tensor.rows,):
-        raise GraphError(f"Bias of a stream must have shape ({tensor.rows},), not {bias.shape}")
-    out = np.zeros(packed_bytes(tensor, bias is not None, config), np.uint8)
-    offset = 0
-    for first, total, layout in tensor_layouts(tensor, bias is not None, config):
-        step = _run_length(layout)
-        for start in range(0, total, step):
-            count = min(step, total - start)
-            size = count * layout.stored_bytes
-            region = out[offset : offset + size].reshape(count, layout.stored_bytes)
-            encode_blocks(region, tensor, bias, first + start * layout.rows, layout)
-            offset += size
-    return out
 
 
 def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantTensor, NDArray[np.float32] | None, int]:
@@ -283,11 +231,6 @@ def _as_array(data: Bytes) -> NDArray[np.uint8]:
     return data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
 
 
-def _run_length(layout: BlockLayout) -> int:
-    """Row blocks that one step handles."""
-    return max(1, _RUN_WEIGHTS // (layout.rows * layout.blocks * BLOCK))
-
-
 def _kept(parts: list[Decoded]) -> NDArray[np.uint8]:
     return np.concatenate([np.full(len(part.codes), part.layout.kept, np.uint8) for part in parts])
 
@@ -350,7 +293,7 @@ def _decode_all(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[l
 def _equal_blocks(stream: NDArray[np.uint8], layout: BlockLayout) -> NDArray[np.uint8]:
     """The run of row blocks with the first one's header, at most one step long: uint8 [count, stored_bytes]."""
     size = layout.stored_bytes
-    most = min(_run_length(layout), len(stream) // size)
+    most = min(layout.at_once, len(stream) // size)
     blocks = stream[: most * size].reshape(most, size)
     other = (blocks[:, :HEADER_BYTES] != blocks[0, :HEADER_BYTES]).any(axis=1)
     return blocks[: int(other.argmax())] if other.any() else blocks

@@ -32,6 +32,9 @@ SPARSE_GROUP_BLOCKS = 32
 
 OUTLIER_BYTES = 4
 
+_WEIGHTS_AT_ONCE = 1 << 20
+"""Weights that one step handles: enough to hide the interpreter, few enough to stay in the caches."""
+
 
 class IndexKind(IntEnum):
     """How a row block stores which positions of a block of 16 are kept."""
@@ -175,6 +178,11 @@ class BlockLayout:
     def groups(self) -> int:
         """Groups along K."""
         return -(-self.blocks // self.group_blocks)
+
+    @property
+    def at_once(self) -> int:
+        """Row blocks that the host packs or reads in one step."""
+        return max(1, _WEIGHTS_AT_ONCE // (self.rows * self.blocks * BLOCK))
 
     @property
     def index_too_long(self) -> bool:
