@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from catenary.compiler.buffers import words16
+from catenary.compiler.buffer_requests import words16
 from catenary.compiler.builder import Region
 from catenary.compiler.emit_frame import POSITION, Frame, stream_load
 from catenary.compiler.memory_plan import KvLayout
