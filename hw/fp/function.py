@@ -147,8 +147,8 @@ class FunctionUnit(wiring.Component):
         return m
 
     def _fixed(self, m: Module, exponential: Exponential, function: Signal, number: Float32) -> Value:
-        """Sigmoid: exp(-|x|) with 25 fraction bits, rounded half up. Odd functions: |x| with 24, truncated; the mantissa
-        of 1/2 and up is that. One shifter for both."""
+        """Sigmoid: exp(-|x|) with 25 fraction bits, rounded half up. Odd functions: |x| with 24, truncated, which is the
+        mantissa of 1/2 and up. One shifter for both."""
         cut = isa.VALUE_BITS - isa.EXPONENT_FRACTION_BITS - 1
         sigmoid = function == Function.SIGMOID
         source = Signal(len(exponential.mantissa) - cut)
@@ -164,7 +164,7 @@ class FunctionUnit(wiring.Component):
         return fixed
 
     def _factor(self, m: Module, exponential: Exponential, function: Signal, number: Float32, factor: Signal) -> None:
-        """EXP: the mantissa. SIGMOID of a negative number: with 25 fraction bits. Odd functions below 1: |x|. Else 1."""
+        """EXP: the mantissa. SIGMOID of a negative number: 25 bits of it. Odd functions below 1: |x|. Else 1."""
         sigmoid = function == Function.SIGMOID
         cut = isa.VALUE_BITS - isa.EXPONENT_FRACTION_BITS
         mantissa = exponential.mantissa

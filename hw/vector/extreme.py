@@ -119,7 +119,7 @@ class Extreme(wiring.Component):
         return m
 
     def _key(self, m: Module, lane: int, ticket: data.View) -> Value:
-        """32 unsigned bits that compare as the elements of a beat do; 0, below everything, for NaN and for no element."""
+        """32 unsigned bits that compare as elements do; 0, below everything, for NaN and where there is none."""
         number, key = Float32(self.elements[lane]), Signal(32, name=f"key_{lane}")
         negative = number.sign & ~ticket.sink.magnitude & ~number.is_zero()
         nan = number.is_special() & number.fraction[-1]

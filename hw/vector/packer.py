@@ -20,8 +20,8 @@ from catenary.isa.tensors import BLOCK
 class Packer(wiring.Component):
     """Packs codes into words of A: one row, or two for the parts of softmax weights.
 
-    Elements are sums with :data:`~catenary.hw.vector.microcode.ROUND`, so their lowest bits are whole numbers. No number
-    is too large for its codes. Of two parts, numbers below 0 and NaN become 0.
+    Elements are sums with :data:`~catenary.hw.vector.microcode.ROUND`, so their lowest bits are whole numbers. No
+    number is too large for its codes. Of two parts, numbers below 0 and NaN become 0.
 
     A row begins behind the one before, and ends with a ``final`` beat: then zeros fill it up to its length.
 

@@ -47,11 +47,17 @@ class Scalars(wiring.Component):
         init = [word(CONSTANTS.get(scalar, 0.0)) for scalar in Scalar]
         m.submodules.words = words = Memory(shape=32, depth=len(init), init=init)
         port = words.write_port()
-        chosen = Signal(len(SCALAR_REGISTERS))
+        chosen, written, settled = Signal(len(SCALAR_REGISTERS)), Signal(), Signal()
         m.d.comb += [
-            chosen.eq(Mux(self.write.any(), self.write, self.write_extreme)),
+            written.eq(self.write.any()),
+            settled.eq(~written & ~self.load),
+            chosen.eq(Mux(written, self.write, self.write_extreme)),
             port.en.eq(self.load | chosen.any()),
-            port.data.eq(Mux(self.load, self.parameter, Mux(self.write.any(), self.result, self.extreme))),
+            port.data.eq(
+                (self.parameter & self.load.replicate(32))
+                | (self.result & written.replicate(32))
+                | (self.extreme & settled.replicate(32))
+            ),
             port.addr.eq(Scalar.PARAMETER.value),
         ]
         for at, scalar in enumerate(SCALAR_REGISTERS):
