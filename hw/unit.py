@@ -25,6 +25,14 @@ ResultLayout = data.StructLayout({"valid": 1, "register": REGISTER_BITS, "value"
 """A scalar register that a unit writes in this cycle, if ``valid``: what ARGMAX found."""
 
 
+_STARTED = {Unit.LOAD: 8}
+
+
+def started_limit(unit: Unit) -> int:
+    """How many instructions ``unit`` may have started and not finished."""
+    return _STARTED.get(unit, 1)
+
+
 class UnitSignature(Signature):
     """What the core of ``unit`` offers its shell, from the core's point of view.
 
@@ -34,11 +42,12 @@ class UnitSignature(Signature):
         unit: one of the four units with a core; control has none.
 
     Members:
-        insn: the instruction, operands resolved. Ready when idle; a transfer starts execution. Never NOP.
-        done: pulses for one cycle, at least one cycle after the transfer, when everything that the instruction wrote
-            is visible and every store is acknowledged.
-        fault: pulse or level: the instruction cannot go on. Then the unit may do anything legal on its buses until it
-            is reset; no ``done`` is needed.
+        insn: the instruction, operands resolved; a transfer starts execution. Never NOP. No more are started than
+            :func:`started_limit` before the first of them has finished, and they finish in order.
+        done: the first unfinished instruction has finished: everything that it wrote is visible and every store is
+            acknowledged. Pulses for one cycle, at least one cycle after the instruction's transfer.
+        fault: pulse or level: the first unfinished instruction cannot go on. Then the unit may do anything legal on its
+            buses until it is reset; no ``done`` is needed.
         cause: an :class:`~catenary.isa.registers.ErrorCause`, valid while ``fault`` is high.
         stall: what the unit waits for in this cycle.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from catenary.hw.control.tokens import UNITS
-from catenary.hw.unit import CAUSE_BITS, UnitSignature
+from catenary.hw.unit import CAUSE_BITS, UnitSignature, started_limit
 from catenary.hw.words import command_layout, pc_width
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Unit
@@ -26,10 +26,11 @@ def entry_layout(unit: Unit, config: AcceleratorConfig) -> data.StructLayout:
 
 
 class Shell(wiring.Component):
-    """The queue of a unit, and one instruction at a time from there through the core.
+    """The queue of a unit, and the way of its instructions from there through the core.
 
-    An instruction leaves the queue when it starts, so ``queue_depth`` more fit behind the one that runs. NOP takes and
-    gives its tokens at the head of the queue.
+    An instruction leaves the queue when it starts, so ``queue_depth`` more fit behind those that run. It starts when
+    its tokens are there; a core that runs several at a time finishes them in order. NOP takes and gives its tokens at
+    the head of the queue, when nothing runs.
 
     Parameters:
         unit: the unit.
@@ -44,7 +45,7 @@ class Shell(wiring.Component):
         running: the core executes one.
         quiet: holds none, not even in the queue.
         stalls: what the instruction that it holds waits for.
-        pc: the instruction that runs or ran last; of one that waits for tokens, that one.
+        pc: the first instruction that runs, or what ran last; of one that waits for tokens, that one.
         fault, cause: of the core; a fetch of code can fail while no instruction runs.
         progress: an instruction has finished.
     """
@@ -52,6 +53,7 @@ class Shell(wiring.Component):
     def __init__(self, unit: Unit, config: AcceleratorConfig):
         self._layout = entry_layout(unit, config)
         self._depth = config.queue_depth
+        self._most = started_limit(unit)
         super().__init__(
             {
                 "queue": In(stream.Signature(self._layout)),
@@ -76,37 +78,58 @@ class Shell(wiring.Component):
         m = Module()
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=self._layout.size, depth=self._depth)
         head = data.View(self._layout, fifo.r_data)
-        release, pc = Signal(UNITS), Signal.like(self.pc)
-        waiting = fifo.r_rdy & ~self.running
-        ready = waiting & self.granted & self.enable
+        around = data.StructLayout({"release": UNITS, "pc": len(self.pc)})
+        first, latest = Signal(around), Signal(around)  # of the instructions that run
         started = self.core.insn.valid & self.core.insn.ready
         finished = self.running & self.core.done
+        alone, room = Signal(), Signal()  # not more than one runs; one more may start
+        granted = fifo.r_rdy & self.granted & self.enable
+        nop = granted & head.nop & ~self.running
         m.d.comb += [
             fifo.w_data.eq(self.queue.payload),
             fifo.w_en.eq(self.queue.valid),
             self.queue.ready.eq(fifo.w_rdy),
             self.wanted.eq(head.wait),
             self.core.insn.payload.eq(head.command),
-            self.core.insn.valid.eq(ready & ~head.nop),
-            self.taken.eq(started | (ready & head.nop)),
+            self.core.insn.valid.eq(granted & ~head.nop & room),
+            self.taken.eq(started | nop),
             fifo.r_en.eq(self.taken),
             self.busy.eq(fifo.r_rdy | self.running),
             self.quiet.eq((fifo.level == 0) & ~self.running),
-            self.stalls.tokens.eq(waiting & ~self.granted),
-            self.pc.eq(pc),
+            self.stalls.tokens.eq(fifo.r_rdy & ~self.running & ~self.granted),
+            self.pc.eq(first.pc),
+            latest.release.eq(head.release),
+            latest.pc.eq(head.pc),
             self.fault.eq(self.core.fault),
             self.cause.eq(self.core.cause),
-            self.progress.eq(finished | (ready & head.nop)),
+            self.progress.eq(finished | nop),
         ]
         with m.If(self.running):
             m.d.comb += [self.stalls[name].eq(self.core.stall[name]) for name in self.core.stall.shape().members]
         with m.Elif(fifo.r_rdy):
             m.d.comb += self.pc.eq(head.pc)
         with m.If(finished):
-            m.d.comb += self.given.eq(release)
-            m.d.sync += self.running.eq(0)
-        with m.Elif(ready & head.nop):
+            m.d.comb += self.given.eq(first.release)
+        with m.Elif(nop):
             m.d.comb += self.given.eq(head.release)
+
+        if self._most == 1:
+            m.d.comb += [alone.eq(1), room.eq(~self.running)]
+        else:
+            m.submodules.others = others = SyncFIFO(width=around.size, depth=self._most - 1)
+            m.d.comb += [
+                alone.eq(~others.r_rdy),
+                room.eq(others.w_rdy),
+                others.w_data.eq(latest),
+                others.w_en.eq(started & self.running & ~(finished & alone)),
+                others.r_en.eq(finished),
+            ]
+            with m.If(finished):
+                m.d.sync += first.eq(others.r_data)
+        with m.If(finished & alone):
+            m.d.sync += self.running.eq(0)
         with m.If(started):
-            m.d.sync += [self.running.eq(1), release.eq(head.release), pc.eq(head.pc)]
+            m.d.sync += self.running.eq(1)
+            with m.If(~self.running | (finished & alone)):
+                m.d.sync += first.eq(latest)
         return m

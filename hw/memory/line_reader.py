@@ -29,8 +29,13 @@ def read_ports(config: AcceleratorConfig) -> dict[str, AXI4ReadSignature]:
     }
 
 
+def read_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A line that has been read, and whether any of its beats came with an ``error`` response."""
+    return data.StructLayout({"data": 8 * config.line_bytes, "error": 1})
+
+
 def line_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """A line, and whether it is the last of its command."""
+    """A line of the weight stream, and whether it is the last of its load."""
     return data.StructLayout({"data": 8 * config.line_bytes, "last": 1})
 
 
@@ -38,19 +43,19 @@ class LineReader(wiring.Component):
     """Reads ranges of lines through all ports.
 
     Each port has a command and a FIFO of its own, so ports that are blocked at different times lose no rate as long as
-    the FIFOs last; a line goes out when every port has its beat.
+    the FIFOs last; a line goes out when every port has its beat. A command is taken when every port has asked for all
+    of the one before, so the lines of several can be on their way.
 
     Parameters:
         config: the accelerator.
         depth: beats that each port's FIFO holds.
 
     Members:
-        command: a range of lines, at least one. Ready when the last line of the one before has gone out.
-        lines: the lines, in order.
+        command: a range of lines, at least one.
+        lines: the lines of all commands, in order.
         memory_0, memory_1 ...: the ports.
         beats: by port, a beat crossed it in this cycle.
-        error: a beat came with an error response in this cycle.
-        abort: drop the command and its lines, and wait for the beats of bursts that have begun.
+        abort: drop all commands and their lines, and wait for the beats of bursts that have begun.
         idle: nothing is outstanding on any port.
     """
 
@@ -60,10 +65,9 @@ class LineReader(wiring.Component):
         super().__init__(
             {
                 "command": In(stream.Signature(range_layout(config.memory_lines))),
-                "lines": Out(stream.Signature(line_layout(config))),
+                "lines": Out(stream.Signature(read_layout(config))),
                 **{name: Out(signature) for name, signature in read_ports(config).items()},
                 "beats": Out(len(config.port_bytes)),
-                "error": Out(1),
                 "abort": In(1),
                 "idle": Out(1),
             }
@@ -79,30 +83,23 @@ class LineReader(wiring.Component):
             wiring.connect(m, master.axi, wiring.flipped(getattr(self, name)))
             masters.append(master)
 
-        left = Signal.like(self.command.payload.count)
+        beats = [master.beats for master in masters]
         start, taken = Signal(), Signal()
         m.d.comb += [
-            self.command.ready.eq(Cat(master.command.ready for master in masters).all() & (left == 0)),
+            self.command.ready.eq(Cat(master.command.ready for master in masters).all()),
             start.eq(self.command.valid & self.command.ready),
-            self.lines.valid.eq(Cat(master.data.valid for master in masters).all()),
-            self.lines.payload.data.eq(Cat(master.data.payload for master in masters)),
-            self.lines.payload.last.eq(left == 1),
+            self.lines.valid.eq(Cat(beat.valid for beat in beats).all()),
+            self.lines.payload.data.eq(Cat(beat.payload.data for beat in beats)),
+            self.lines.payload.error.eq(Cat(beat.payload.error for beat in beats).any()),
             taken.eq(self.lines.valid & self.lines.ready),
             self.beats.eq(Cat(master.beat for master in masters)),
-            self.error.eq(Cat(master.error for master in masters).any()),
             self.idle.eq(Cat(master.idle for master in masters).all()),
         ]
         for master in masters:
             m.d.comb += [
                 master.command.payload.eq(self.command.payload),
                 master.command.valid.eq(start),
-                master.data.ready.eq(taken),
+                master.beats.ready.eq(taken),
                 master.abort.eq(self.abort),
             ]
-        with m.If(start):
-            m.d.sync += left.eq(self.command.payload.count)
-        with m.Elif(taken):
-            m.d.sync += left.eq(left - 1)
-        with m.If(self.abort):
-            m.d.sync += left.eq(0)
         return m

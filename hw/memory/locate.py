@@ -6,29 +6,38 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for
+from amaranth.utils import bits_for, exact_log2
 
 from catenary.hw.memory.bursts import range_layout
+from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.fields import SCALAR_BITS
+from catenary.isa.instructions import WORD_BYTES, Load, MemoryFormat
 
-ROW_BYTES_BITS = 23
-"""Width of a row's size in bytes: 20 bits of elements of up to 8 bytes."""
+TRANSFER = record_layout(Load)
+"""The fields that LD and ST have in common; widths below are theirs."""
+
+ROW_BYTES_BITS = TRANSFER["elements"].width + exact_log2(max(form.bytes for form in MemoryFormat))
+"""Width of a row's size in bytes."""
 
 
-def region_layout() -> data.StructLayout:
+def code_bytes(config: AcceleratorConfig) -> int:
+    """Bytes of the longest program."""
+    return config.instruction_words * WORD_BYTES
+
+
+def region_layout(config: AcceleratorConfig) -> data.StructLayout:
     """Rows ``row .. row + rows - 1`` of a region of memory that begins at line ``memory``.
 
     ``row_bytes``, ``pack`` and ``row_lines`` are those of :class:`catenary.isa.memory.RowLayout`.
     """
     return data.StructLayout(
         {
-            "memory": SCALAR_BITS,
-            "row": 20,
-            "rows": 27,
+            "memory": TRANSFER["memory"].width,
+            "row": TRANSFER["row"].width,
+            "rows": max(TRANSFER["rows"].width, bits_for(config.lines(code_bytes(config)))),
             "row_bytes": ROW_BYTES_BITS,
-            "pack": 5,
-            "row_lines": 16,
+            "pack": TRANSFER["pack"].width,
+            "row_lines": TRANSFER["row_lines"].width,
         }
     )
 
@@ -58,7 +67,7 @@ class RowLocator(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "request": In(stream.Signature(region_layout())),
+                "request": In(stream.Signature(region_layout(config))),
                 "found": Out(1),
                 "fault": Out(1),
                 "lines": Out(range_layout(config.memory_lines)),
@@ -76,11 +85,11 @@ class RowLocator(wiring.Component):
         # One bit more than lines have, and than row + rows has, so that nothing is "behind the end" from the start.
         width = max(bits_for(lines) + 1, len(request.rows) + 1)
         first, count, row, rows = (Signal(width, name=name) for name in ("first", "count", "row", "rows"))
-        size = Signal(ROW_BYTES_BITS)  # bytes of all rows in a line
-        room = Signal(16 + bits_for(line_bytes))
-        pack, row_lines = Signal(5), Signal(16)
+        size = Signal.like(request.row_bytes)  # bytes of all rows in a line
+        pack, row_lines = Signal.like(request.pack), Signal.like(request.row_lines)
+        room = Signal(len(row_lines) + bits_for(line_bytes))
         low = row[0]
-        memory = Signal(max(width, SCALAR_BITS))
+        memory = Signal(max(width, len(request.memory)))
 
         m.d.comb += [
             memory.eq(request.memory),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -21,6 +21,11 @@ one of them is blocked by refresh: 244. Block RAM is no smaller than 512 beats a
 """
 
 
+def beat_layout(data_bytes: int) -> data.StructLayout:
+    """A beat that has been read: ``data``, and whether it came with an ``error`` response."""
+    return data.StructLayout({"data": 8 * data_bytes, "error": 1})
+
+
 class ReadMaster(wiring.Component):
     """AXI4 read master of one port.
 
@@ -35,10 +40,9 @@ class ReadMaster(wiring.Component):
 
     Members:
         command: a range of beats. Ready when everything of the one before has been asked for.
-        data: the beats, in order.
+        beats: the beats of all commands, in order.
         axi: the port.
         beat: a beat crossed the port in this cycle.
-        error: a beat came with an error response in this cycle.
         abort: drop commands and data, and what comes from bursts that have begun. For one cycle, or until ``idle``, or
             longer; no new command is taken meanwhile.
         idle: nothing is outstanding on the bus, and no command is left.
@@ -54,10 +58,9 @@ class ReadMaster(wiring.Component):
         super().__init__(
             {
                 "command": In(stream.Signature(range_layout(beats))),
-                "data": Out(stream.Signature(8 * data_bytes)),
+                "beats": Out(stream.Signature(beat_layout(data_bytes))),
                 "axi": Out(AXI4ReadSignature(address_bits(beats, data_bytes), 8 * data_bytes)),
                 "beat": Out(1),
-                "error": Out(1),
                 "abort": In(1),
                 "idle": Out(1),
             }
@@ -82,7 +85,7 @@ class ReadMaster(wiring.Component):
         m.d.comb += [
             issue.eq(splitter.bursts.valid & (~axi.arvalid | axi.arready) & (credit > burst.length) & ~stop),
             splitter.bursts.ready.eq(issue),
-            taken.eq(self.data.valid & self.data.ready),
+            taken.eq(self.beats.valid & self.beats.ready),
             axi.arsize.eq(exact_log2(self._data_bytes)),
             axi.arburst.eq(Burst.INCR),
             axi.arcache.eq(NORMAL_MEMORY),
@@ -103,17 +106,16 @@ class ReadMaster(wiring.Component):
             m.d.sync += owed.eq(owed + asked - self.beat)
 
         # R
-        fifo = SyncFIFOBuffered(width=8 * self._data_bytes, depth=self._depth)
+        fifo = SyncFIFOBuffered(width=self.beats.payload.shape().size, depth=self._depth)
         m.submodules.fifo = ResetInserter(draining)(fifo)
         m.d.comb += [
             axi.rready.eq(1),
             self.beat.eq(axi.rvalid),
-            self.error.eq(axi.rvalid & axi.rresp.as_value()[1] & ~stop),
-            fifo.w_data.eq(axi.rdata),
+            fifo.w_data.eq(Cat(axi.rdata, axi.rresp.as_value()[1])),
             fifo.w_en.eq(axi.rvalid & ~stop),
-            self.data.payload.eq(fifo.r_data),
-            self.data.valid.eq(fifo.r_rdy),
-            fifo.r_en.eq(self.data.ready),
+            self.beats.payload.eq(fifo.r_data),
+            self.beats.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.beats.ready),
         ]
 
         m.d.comb += self.idle.eq(splitter.idle & ~axi.arvalid & (owed == 0))

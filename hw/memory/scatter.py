@@ -19,7 +19,7 @@ from catenary.hw.buffers.signatures import (
     IWrite,
     VWrite,
 )
-from catenary.hw.memory.line_reader import line_layout
+from catenary.hw.memory.line_reader import read_layout
 from catenary.hw.memory.rotate import rotated
 from catenary.hw.memory.walk import Words, grain_bytes, piece_bytes, step_layout
 from catenary.hw.memory.widen import WidenHalf
@@ -64,6 +64,7 @@ class Scatter(wiring.Component):
     Members:
         lines: the lines that the walk is about.
         steps: the walk, its ``kind`` a :class:`Kind`.
+        final: the step is the last one of its walk, so no line of the next one is taken for it.
         v_write, a_write, d_write, i_write: the buffers.
         fault: what a step takes lies behind the end of a buffer. It is not written, and nothing after it.
         blocked: a buffer does not take what is there for it.
@@ -76,8 +77,9 @@ class Scatter(wiring.Component):
         self._piece = piece_bytes(config)
         super().__init__(
             {
-                "lines": In(stream.Signature(line_layout(config))),
+                "lines": In(stream.Signature(read_layout(config))),
                 "steps": In(stream.Signature(step_layout(self._piece))),
+                "final": In(1),
                 "v_write": Out(VWrite(config)),
                 "a_write": Out(AWrite(config)),
                 "d_write": Out(DWrite(config)),
@@ -96,20 +98,21 @@ class Scatter(wiring.Component):
         # The line, which moves down by a piece when that has been used.
         line, have = Signal(8 * self._config.line_bytes), Signal()
         bytes_valid, bytes_next = Signal(), Signal()
-        take = Signal()
+        take, used = Signal(), Signal()
         m.d.comb += [
             take.eq(self.steps.valid & have & bytes_next),
             self.starved.eq(self.steps.valid & ~have),
             self.steps.ready.eq(have & bytes_next),
-            self.lines.ready.eq(~have | (take & step.line_end)),
+            used.eq(take & step.line_end),
+            self.lines.ready.eq(~have | (used & ~self.final)),
         ]
         if len(line) > 8 * piece:
             with m.If(take & step.piece_end):
                 m.d.sync += line.eq(line[8 * piece :])
-        with m.If(self.lines.ready):
-            m.d.sync += have.eq(self.lines.valid)
-            with m.If(self.lines.valid):
-                m.d.sync += line.eq(self.lines.payload.data)
+        with m.If(used):
+            m.d.sync += have.eq(0)
+        with m.If(self.lines.ready & self.lines.valid):
+            m.d.sync += [have.eq(1), line.eq(self.lines.payload.data)]
 
         # The bytes. Those of a word of A go to their place in the word, all others begin at 0.
         shift = Signal(range(2 * piece + BLOCK))

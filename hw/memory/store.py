@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Module, Mux, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -88,19 +88,12 @@ class StoreUnit(wiring.Component):
         wiring.connect(m, gather.a_read, wiring.flipped(self.a_read))
 
         insn, region = self.insn.payload.body.st, locator.request.payload
-        packed = Signal()
+        walk = walker.walk
         codes = insn.format == MemoryFormat.I8.value
         m.d.comb += [
-            walker.kind.eq(Mux(codes, Kind.CODES, Kind.F32)),
-            walker.address.eq(insn.address),
-            walker.stride.eq(insn.stride),
-            walker.rows.eq(insn.rows),
-            walker.row_bytes.eq(region.row_bytes),
-            walker.row_lines.eq(insn.row_lines),
-            walker.packed.eq(packed),
-            walker.offset.eq(locator.offset),
-            walker.slots.eq(locator.slots),
-            walker.per_line.eq(locator.per_line),
+            walk.offset.eq(locator.offset),
+            walk.slots.eq(locator.slots),
+            walk.per_line.eq(locator.per_line),
             region.memory.eq(insn.memory),
             region.row.eq(insn.row),
             region.rows.eq(insn.rows),
@@ -117,8 +110,15 @@ class StoreUnit(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.insn.ready.eq(1)
                 with m.If(self.insn.valid):
-                    m.d.comb += walker.load.eq(1)
-                    m.d.sync += packed.eq(insn.pack != 0)
+                    m.d.sync += [
+                        walk.kind.eq(Mux(codes, Kind.CODES, Kind.F32)),
+                        walk.address.eq(insn.address),
+                        walk.stride.eq(insn.stride),
+                        walk.rows.eq(insn.rows),
+                        walk.row_bytes.eq(region.row_bytes),
+                        walk.row_lines.eq(insn.row_lines),
+                        walk.packed.eq(insn.pack != 0),
+                    ]
                     with m.If((insn.rows == 0) | (insn.elements == 0)):
                         m.next = "DONE"
                     with m.Else():

@@ -12,7 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
-from catenary.hw.memory.locate import ROW_BYTES_BITS
+from catenary.hw.memory.locate import ROW_BYTES_BITS, TRANSFER, code_bytes
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import WORD_BYTES
 from catenary.isa.tensors import BLOCK
@@ -21,8 +21,11 @@ WIDEST_PIECE = 64
 """Bytes. Wider lines are taken apart: rotating whole lines of a wide memory would cost more than all else here, and
 what goes through a buffer is little beside the weights, which go through no rotation."""
 
-ADDRESS_BITS = 21
+ADDRESS_BITS = TRANSFER["address"].width + 1
 """Width of a buffer address in a step: an instruction's and a bit for "behind the end"."""
+
+KIND_BITS = 3
+"""Width of an index of a kind of words."""
 
 
 def piece_bytes(config: AcceleratorConfig) -> int:
@@ -65,7 +68,7 @@ def step_layout(piece: int) -> data.StructLayout:
     """
     return data.StructLayout(
         {
-            "kind": 3,
+            "kind": KIND_BITS,
             "position": range(piece),
             "count": range(piece + 1),
             "address": ADDRESS_BITS,
@@ -74,6 +77,36 @@ def step_layout(piece: int) -> data.StructLayout:
             "row_end": 1,
             "piece_end": 1,
             "line_end": 1,
+        }
+    )
+
+
+def walk_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A walk over rows.
+
+    Members:
+        kind: index of the kind of words.
+        address: word of the first row's first byte.
+        stride: words from row to row.
+        rows: rows, at least one.
+        row_bytes: bytes of a row, at least one. Packed rows without gaps, in memory and in the buffer, may be one row.
+        row_lines: lines of a row that has lines of its own.
+        packed: rows do not begin a line each; after the last one, only the rest of its line is unused.
+        offset, slots, per_line: as :class:`~catenary.hw.memory.locate.RowLocator` finds them.
+    """
+    one_row = max(ROW_BYTES_BITS, ROW_BYTES_BITS - TRANSFER["elements"].width + TRANSFER["rows"].width)
+    return data.StructLayout(
+        {
+            "kind": KIND_BITS,
+            "address": TRANSFER["address"].width,
+            "stride": TRANSFER["stride"].width,
+            "rows": TRANSFER["rows"].width,
+            "row_bytes": max(one_row, bits_for(code_bytes(config))),
+            "row_lines": TRANSFER["row_lines"].width,
+            "packed": 1,
+            "offset": range(config.line_bytes),
+            "slots": bits_for(config.line_bytes),
+            "per_line": bits_for(config.line_bytes),
         }
     )
 
@@ -89,19 +122,10 @@ class RowWalker(wiring.Component):
         kinds: what words there can be.
 
     Members:
-        load: take ``kind``, ``address``, ``stride``, ``rows``, ``row_bytes`` and ``row_lines``.
-        kind: index into ``kinds``.
-        address: word of the first row's first byte.
-        stride: words from row to row.
-        rows: rows, at least one.
-        row_bytes: bytes of a row, at least one.
-        row_lines: lines of a row that has lines of its own.
-        start: take ``packed``, ``offset``, ``slots`` and ``per_line``, and begin; after ``load``.
-        packed: rows do not begin a line each; after the last one, only the rest of its line is unused.
-        offset, slots, per_line: as :class:`RowLocator` finds them.
-        joined: with ``packed``; rows without gaps between them, in memory and in the buffer, are one row of ``total``
-            bytes.
+        walk: the rows.
+        start: begin; when idle.
         steps: the steps.
+        final: the step is the last one.
         idle: no step is left.
     """
 
@@ -109,24 +133,12 @@ class RowWalker(wiring.Component):
         self._piece = piece_bytes(config)
         self._pieces = config.line_bytes // self._piece
         self._kinds = tuple(kinds)
-        left_bits = max(ROW_BYTES_BITS, 27, bits_for(config.instruction_words * WORD_BYTES))
         super().__init__(
             {
-                "load": In(1),
-                "kind": In(3),
-                "address": In(20),
-                "stride": In(20),
-                "rows": In(24),
-                "row_bytes": In(ROW_BYTES_BITS),
-                "row_lines": In(16),
+                "walk": In(walk_layout(config)),
                 "start": In(1),
-                "packed": In(1),
-                "offset": In(range(config.line_bytes)),
-                "slots": In(bits_for(config.line_bytes)),
-                "per_line": In(bits_for(config.line_bytes)),
-                "joined": In(1),
-                "total": In(left_bits),
                 "steps": Out(stream.Signature(step_layout(self._piece))),
+                "final": Out(1),
                 "idle": Out(1),
             }
         )
@@ -134,15 +146,16 @@ class RowWalker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         piece, step = self._piece, self.steps.payload
+        walk = self.walk
         kind, stride, packed, per_line, row_bytes, row_lines = (
-            Signal.like(getattr(self, name), name=name)
+            Signal.like(walk[name], name=name)
             for name in ("kind", "stride", "packed", "per_line", "row_bytes", "row_lines")
         )
         active, gap = Signal(), Signal()
-        place = Signal.like(self.offset)  # of the next byte, from the current piece on
+        place = Signal.like(walk.offset)  # of the next byte, from the current piece on
         part = Signal(range(self._pieces))  # current piece of the line
-        left, rows_left, slots_left = Signal.like(self.total), Signal.like(self.rows), Signal.like(self.slots)
-        lines_left = Signal.like(self.row_lines)
+        left, rows_left, slots_left = Signal.like(row_bytes), Signal.like(walk.rows), Signal.like(walk.slots)
+        lines_left = Signal.like(row_lines)
         address, row_address = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         offset = Signal.like(step.offset)
 
@@ -185,6 +198,7 @@ class RowWalker(wiring.Component):
         advance = Signal()
         m.d.comb += [
             advance.eq(active & (~self.steps.valid | self.steps.ready)),
+            self.final.eq(~active),
             self.idle.eq(~active & ~self.steps.valid),
         ]
         with m.If(self.steps.ready):
@@ -225,27 +239,22 @@ class RowWalker(wiring.Component):
             with m.Elif(finished):
                 m.d.sync += gap.eq(1)
 
-        with m.If(self.load):
-            m.d.sync += [
-                kind.eq(self.kind),
-                address.eq(self.address),
-                row_address.eq(self.address),
-                stride.eq(self.stride),
-                left.eq(self.row_bytes),
-                row_bytes.eq(self.row_bytes),
-                rows_left.eq(self.rows),
-                lines_left.eq(self.row_lines),
-                row_lines.eq(self.row_lines),
-                offset.eq(0),
-            ]
         with m.If(self.start):
             m.d.sync += [
                 active.eq(1),
-                packed.eq(self.packed),
-                place.eq(self.offset),
-                slots_left.eq(self.slots),
-                per_line.eq(self.per_line),
+                kind.eq(walk.kind),
+                address.eq(walk.address),
+                row_address.eq(walk.address),
+                stride.eq(walk.stride),
+                left.eq(walk.row_bytes),
+                row_bytes.eq(walk.row_bytes),
+                rows_left.eq(walk.rows),
+                lines_left.eq(walk.row_lines),
+                row_lines.eq(walk.row_lines),
+                offset.eq(0),
+                packed.eq(walk.packed),
+                place.eq(walk.offset),
+                slots_left.eq(walk.slots),
+                per_line.eq(walk.per_line),
             ]
-            with m.If(self.joined):
-                m.d.sync += [left.eq(self.total), rows_left.eq(1)]
         return m

@@ -13,6 +13,7 @@ import numpy as np
 
 from catenary.boards.loader import load_accelerator
 from catenary.hw.control.control import Control
+from catenary.hw.unit import started_limit
 from catenary.hw.words import OPCODE_BITS, command_layout, record_layout
 from catenary.isa.assembler import assemble
 from catenary.isa.config import AcceleratorConfig
@@ -43,11 +44,10 @@ def record(insn: Instruction, values: dict[str, int]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A command that a core has taken: when, its bits, and the pc that the trace shows with it."""
+    """A command that a core has taken: when, and its bits."""
 
     cycle: int
     bits: int
-    pc: int
 
     @property
     def opcode(self) -> int:
@@ -67,13 +67,19 @@ class Core:
     """A unit that takes time and does nothing.
 
     Attributes:
-        left: cycles until ``done``; ``None`` if idle.
+        left: cycles until ``done`` of the first instruction that it has; ``None`` if idle.
+        behind: the same of the others, from when the one before is done.
+        ready: it takes another one.
         arrivals: all commands that it took.
         finished: cycle of each ``done``.
+        pcs: what the trace showed as the pc with each ``done``.
     """
 
     unit: Unit
     left: int | None = None
+    behind: list[int] = field(default_factory=list)
+    ready: bool = False
+    pcs: list[int] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
     finished: list[int] = field(default_factory=list)
 
@@ -154,7 +160,7 @@ class Bench:
             self.resets += 1
             self._words, self._fetch_left = [], None
             for core in self.cores.values():
-                core.left = None
+                core.left, core.behind = None, []
         top.step()
         self.now += 1
 
@@ -165,13 +171,15 @@ class Bench:
     def _drive(self, core: Core) -> None:
         name = core.unit.name.lower()
         done = core.left == 0
-        self.poke(f"{name}.insn.ready", core.left is None)
+        core.ready = core.left is None or len(core.behind) + 1 < started_limit(core.unit)
+        self.poke(f"{name}.insn.ready", core.ready)
         self.poke(f"{name}.done", done)
         self.poke(f"{name}.fault", 0)
         for stall in ("stream", "memory", "buffer"):
             self.poke(f"{name}.stall.{stall}", core.left is not None and self.stall.get(core.unit) == stall)
         if done:
             core.finished.append(self.now)
+            core.pcs.append(self.top.peek(f"trace.{name}.pc"))
             self._result(core)
         elif core.left is not None and core.left < 0:
             self.poke(f"{name}.fault", 1)
@@ -191,12 +199,16 @@ class Bench:
             if core.left > 0:
                 core.left -= 1
             elif core.left == 0:
-                core.left = None
-        elif self.top.peek(f"{name}.insn.valid"):
+                core.left = core.behind.pop(0) if core.behind else None
+        if core.ready and self.top.peek(f"{name}.insn.valid"):
             bits = number(self.top.peek(f"{name}.insn.payload")) & (1 << command_layout(core.unit).size) - 1
-            core.arrivals.append(Arrival(self.now, bits, self.top.peek(f"trace.{name}.pc")))
+            core.arrivals.append(Arrival(self.now, bits))
             time = self.duration(core.unit, bits)
-            core.left = 1 << 60 if time is None else -time if isinstance(time, ErrorCause) else time
+            left = 1 << 60 if time is None else -time if isinstance(time, ErrorCause) else time
+            if core.left is None:
+                core.left = left
+            else:
+                core.behind.append(left)
 
     def _fetch(self) -> None:
         top = self.top

@@ -107,14 +107,18 @@ class Bench:
         sim.add_testbench(script)
         sim.run()
 
-    async def start(self, ctx, insn: Load | Store) -> None:
-        """Hand over an instruction."""
+    def put(self, ctx, insn: Load | Store) -> None:
+        """Show an instruction to the unit."""
         values = {}
         for part in type(insn).body:
             value = getattr(insn, part.name)
             values[part.name] = value.imm if isinstance(part.kind, Reg) else int(getattr(value, "value", value))
         name = type(insn).opcode.name.lower()
         ctx.set(self.dut.insn.payload, {"opcode": int(insn.opcode), "body": {name: values}})
+
+    async def start(self, ctx, insn: Load | Store) -> None:
+        """Hand over an instruction."""
+        self.put(ctx, insn)
         ctx.set(self.dut.insn.valid, 1)
         await ctx.tick().until(self.dut.insn.ready)
         ctx.set(self.dut.insn.valid, 0)

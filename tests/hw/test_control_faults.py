@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from catenary.hw.unit import started_limit
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import (
     TOKEN_LIMIT,
@@ -55,6 +56,18 @@ def with_tokens(insn: Instruction, wait: Units, release: Units) -> Instruction:
     return type(insn)(**values, wait=wait, release=release)
 
 
+def finished_before(code: list[Instruction], index: int, before: list[set[int]]) -> set[int]:
+    """Which of the same unit must have finished before ``code[index]`` starts; ``before`` says so for all earlier ones.
+
+    Those that a core may run at the same time only have to start in order, and then with all that those before needed.
+    """
+    unit = code[index].executing_unit
+    earlier = [other for other in range(index) if code[other].executing_unit is unit]
+    if started_limit(unit) == 1 or isinstance(code[index], Nop):
+        return set(earlier)
+    return set().union(*(before[other] for other in earlier))
+
+
 def random_token_program(rng: random.Random, size: int) -> tuple[list[Instruction], list[set[int]]]:
     """A sound program, and for each instruction those that must have finished before it starts."""
     code = [plain(rng) for _ in range(size)]
@@ -63,7 +76,7 @@ def random_token_program(rng: random.Random, size: int) -> tuple[list[Instructio
     before: list[set[int]] = []
     for index, insn in enumerate(code):
         unit = insn.executing_unit
-        needed = {other for other in range(index) if code[other].executing_unit is unit}
+        needed = finished_before(code, index, before)
         for source in Unit:
             queue = given.get((source, unit))
             if queue and rng.random() < 0.6:
@@ -90,16 +103,50 @@ def test_tokens_order_units(config, seed):
     if len(code) > config.instruction_words:
         code = code[: len(before)]
         code = [with_tokens(insn, Units.NONE, Units.NONE) for insn in code] + [End()]
-        before = [{o for o in range(i) if code[o].executing_unit is code[i].executing_unit} for i in range(len(before))]
+        before = []
+        for index in range(len(code) - 1):
+            before.append(finished_before(code, index, before))
     bench.run(code)
     started, finished = {}, {}
     for core in bench.cores.values():
-        for arrival, end in zip(core.arrivals, core.finished, strict=True):
-            started[arrival.pc], finished[arrival.pc] = arrival.cycle, end
+        assert core.pcs == sorted(core.pcs)
+        for arrival, end, pc in zip(core.arrivals, core.finished, core.pcs, strict=True):
+            started[pc], finished[pc] = arrival.cycle, end
     assert len(started) == sum(insn.executing_unit in CORES and not isinstance(insn, Nop) for insn in code)
     for index in started:
         for other in before[index] & set(started):
             assert finished[other] < started[index], (seed, other, index)
+
+
+def test_loads_start_ahead_and_finish_in_order():
+    """As many as the core may have, each with tokens of its own; a NOP waits for them all."""
+    bench = Bench()
+    bench.duration = lambda unit, bits: 300 if unit is Unit.LOAD else 5
+    limit = started_limit(Unit.LOAD)
+    loads = [f"{LD} release=vector", f"{LD} wait=matrix release=vector", *[LD] * limit]
+    code = [f"{MV} release=load", *loads, "nop target=load release=store"]
+    users = [f"{APPLY} wait=load", f"{APPLY} wait=load", "st buffer=v format=f32 memory=0 rows=1 elements=4 wait=load"]
+    bench.run("\n".join([*code, *users, "end"]))
+    core, vector = bench.cores[Unit.LOAD], bench.cores[Unit.VECTOR]
+    starts = [arrival.cycle for arrival in core.arrivals]
+    assert starts[limit - 1] < core.finished[0] < starts[limit]  # then one starts for each that is done
+    assert all(start > end for start, end in zip(starts[limit:], core.finished, strict=False))
+    assert core.pcs == list(range(1, len(loads) + 1))
+    assert vector.arrivals[0].cycle > core.finished[0]
+    assert vector.arrivals[1].cycle > core.finished[1]
+    assert bench.cores[Unit.MATRIX].finished[0] < starts[1]
+    assert bench.cores[Unit.STORE].arrivals[0].cycle > core.finished[-1]
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_error_of_one_of_several_loads(place):
+    """It is reported with the pc of the first that is not done."""
+    bench = Bench()
+    times = [40] * 4
+    times[place] = ErrorCause.BUS_ERROR
+    taken = iter(times)
+    bench.duration = lambda unit, bits: next(taken)
+    assert bench.fail("\n".join([LD] * 4 + ["end"])) == (ErrorCause.BUS_ERROR, Unit.LOAD, place)
 
 
 def test_counters_count_to_their_limit():
