@@ -18,7 +18,7 @@ from catenary.hw.matrix.accumulators import SUM_BITS
 from catenary.hw.matrix.array import BlockLayout
 from catenary.hw.matrix.constants import Constants
 from catenary.hw.matrix.epilogue import BeatLayout, Epilogue
-from catenary.hw.matrix.signatures import BANKS, ConstantsWrite, lanes_of, sum_lane
+from catenary.hw.matrix.signatures import BANKS, ConstantsWrite, lanes_of, sum_lane, tokens_of
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Context
@@ -60,7 +60,8 @@ class Emitter(wiring.Component):
         complete, block: a row block is complete, or CONTEXT (which needs only the bank); always accepted.
         constants: scales and biases of rows from the front.
         read_address, sums: accumulators.
-        released: pulse: the sums of the next token, but of CONTEXT, have been read; tokens go in order.
+        released: pulse: the sums of the next token, or of those side by side, have been read; tokens go in order. Not
+            in CONTEXT.
         bank_free: pulses: the bank has been emitted.
         v_read, v_write: V.
         busy: something is going on.
@@ -192,13 +193,14 @@ class Emitter(wiring.Component):
         left, count, ends, partial = Signal(columns), Signal(range(lanes + 1)), Signal(), Signal()
         address = Signal(V_ADDRESS_BITS + 1)
         last_token = token + 1 == self.tokens
+        alone = last_token | (token % tokens_of(config) == tokens_of(config) - 1)  # of those side by side, the last one
         m.d.comb += [
             left.eq(Mux(self.context, self.depth, block.rows) - column),
             ends.eq(left <= lanes),
             count.eq(Mux(ends, left, lanes)),
             partial.eq(self.context & ~low),
             address.eq(start + column),
-            self.released.eq(emitting & enable & ends & ~self.context),
+            self.released.eq(emitting & enable & ends & ~self.context & alone),
             self.read_address.eq(Mux(self.context, turn + (token << 1) + low, token)),
             emitted.eq(emitting & enable & ends & ~partial & last_token),
         ]

@@ -40,8 +40,13 @@ def groups_of(config: AcceleratorConfig) -> int:
 
 
 def sum_lane(row: int, level: int) -> int:
-    """The lane that holds the sum of row ``row`` of a row block with N = 2**level."""
-    return row << level
+    """The lane that holds the sum of row ``row`` of a row block with N = 2**level: the last of the row's lanes."""
+    return (row + 1 << level) - 1
+
+
+def tokens_of(config: AcceleratorConfig) -> int:
+    """Rows of A that go through the array side by side."""
+    return 2 if config.packed else 1
 
 
 class TileWriteLayout(data.StructLayout):
