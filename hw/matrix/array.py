@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from catenary.hw.buffers.signatures import A_LATENCY, ARead
 from catenary.hw.matrix.accumulators import SUM_BITS
 from catenary.hw.matrix.chain import LOW_LEVELS, Chain, LaneControl
-from catenary.hw.matrix.signatures import A_ADDRESS_BITS, BANKS, SLOTS, StepLayout, TileWrite, lanes_of
+from catenary.hw.matrix.signatures import A_ADDRESS_BITS, BANKS, SLOTS, StepLayout, TileWrite, fill_groups, lanes_of
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
@@ -167,11 +167,13 @@ class MultiplierArray(wiring.Component):
 
         groups = self._config.chain_length // BLOCK
         for index in range(self._config.chains):
-            m.submodules[f"chain_{index}"] = chain = Chain(self._config, self._slots)
+            first = index * groups
+            m.submodules[f"chain_{index}"] = chain = Chain(self._config, first, self._slots)
             wiring.connect(m, control, chain.control)
             m.d.comb += chain.tile.eq(self.tile.payload)
             for group in range(groups):
-                mine = self.tile.payload.group == index * groups + group
+                row, position = divmod(first + group, fill_groups(self._config))
+                mine = self.tile.payload.mask[position] & (self.tile.payload.row == row)
                 m.d.comb += chain.writes[group].eq(self.tile.valid & mine)
             for lane, value in enumerate(chain.sums):
                 m.d.comb += self.sums[index * len(chain.sums) + lane].eq(value)

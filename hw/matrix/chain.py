@@ -9,8 +9,8 @@ from amaranth.lib.wiring import In, Out
 
 from catenary.hw.buffers.signatures import CODE_BITS
 from catenary.hw.matrix.accumulators import SUM_BITS, AccumulatorControl, Accumulators
-from catenary.hw.matrix.signatures import SLOTS, TileWriteLayout
-from catenary.hw.matrix.tile import INDEX_BITS, WEIGHT_BITS, TileGroup
+from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, WEIGHT_BITS, TileWriteLayout, fill_groups
+from catenary.hw.matrix.tile import TileGroup
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK
 
@@ -108,6 +108,7 @@ class LaneGroup(wiring.Component):
 
     Parameters:
         config: the accelerator.
+        position: of this group in tile writes.
         slots: slots of the tile ring.
 
     Members:
@@ -117,8 +118,8 @@ class LaneGroup(wiring.Component):
         sums: accumulators of the lanes that are being read.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        self._config, self._slots = config, slots
+    def __init__(self, config: AcceleratorConfig, position: int = 0, slots: int = SLOTS):
+        self._config, self._position, self._slots = config, position, slots
         super().__init__(
             {
                 "control": In(LaneControl(config, slots)),
@@ -135,8 +136,8 @@ class LaneGroup(wiring.Component):
         m.d.comb += [
             tile.write.eq(self.write),
             tile.write_slot.eq(self.tile.slot),
-            tile.weights.eq(self.tile.weights),
-            tile.index.eq(self.tile.index),
+            tile.weights.eq(self.tile.weights[self._position]),
+            tile.index.eq(self.tile.index[self._position]),
             tile.load_index.eq(control.load_index),
             tile.index_slot.eq(control.index_slot),
             tile.weights_slot.eq(control.weights_slot),
@@ -168,7 +169,7 @@ class LaneGroup(wiring.Component):
         """The byte of the word at ``index``, as two shifts of a machine word each: fast in simulation, and the same
         multiplexers in hardware."""
         half = BLOCK // 2 * CODE_BITS
-        place = index[: INDEX_BITS - 1]
+        place = index[: COLUMN_BITS - 1]
         low, high = self.control.word[:half], self.control.word[half:]
         chosen = Mux(index[-1], high.word_select(place, CODE_BITS), low.word_select(place, CODE_BITS))
         return chosen.as_signed()
@@ -200,6 +201,7 @@ class Chain(wiring.Component):
 
     Parameters:
         config: the accelerator.
+        first: number of its first group.
         slots: slots of the tile ring.
 
     Members:
@@ -209,8 +211,8 @@ class Chain(wiring.Component):
         sums: accumulators of the lanes that are being read.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        self._config, self._slots = config, slots
+    def __init__(self, config: AcceleratorConfig, first: int = 0, slots: int = SLOTS):
+        self._config, self._first, self._slots = config, first, slots
         self._groups = config.chain_length // BLOCK
         super().__init__(
             {
@@ -224,7 +226,8 @@ class Chain(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for index in range(self._groups):
-            m.submodules[f"group_{index}"] = group = LaneGroup(self._config, self._slots)
+            position = (self._first + index) % fill_groups(self._config)
+            m.submodules[f"group_{index}"] = group = LaneGroup(self._config, position, self._slots)
             wiring.connect(m, wiring.flipped(self.control), group.control)
             m.d.comb += [group.write.eq(self.writes[index]), group.tile.eq(self.tile)]
             m.d.comb += [self.sums[BLOCK * index + lane].eq(group.sums[lane]) for lane in range(BLOCK)]

@@ -8,11 +8,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import SLOTS
+from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, WEIGHT_BITS
 from catenary.isa.tensors import BLOCK
-
-WEIGHT_BITS = 8
-INDEX_BITS = 4
 
 
 class TileGroup(wiring.Component):
@@ -39,11 +36,11 @@ class TileGroup(wiring.Component):
                 "write": In(1),
                 "write_slot": In(range(slots)),
                 "weights": In(data.ArrayLayout(signed(WEIGHT_BITS), BLOCK)),
-                "index": In(data.ArrayLayout(INDEX_BITS, BLOCK)),
+                "index": In(data.ArrayLayout(COLUMN_BITS, BLOCK)),
                 "load_index": In(1),
                 "index_slot": In(range(slots)),
                 "weights_slot": In(range(slots)),
-                "select": Out(INDEX_BITS).array(BLOCK),
+                "select": Out(COLUMN_BITS).array(BLOCK),
                 "weight": Out(signed(WEIGHT_BITS)).array(BLOCK),
             }
         )
@@ -57,7 +54,7 @@ class TileGroup(wiring.Component):
             m.d.comb += [writer.addr.eq(self.write_slot), writer.data.eq(value), writer.en.eq(self.write)]
         index_reader, weights_reader = indices.read_port(domain="comb"), weights.read_port(domain="comb")
         m.d.comb += [index_reader.addr.eq(self.index_slot), weights_reader.addr.eq(self.weights_slot)]
-        selects = [Signal(INDEX_BITS, name=f"select_{lane}", reset_less=True) for lane in range(BLOCK)]
+        selects = [Signal(COLUMN_BITS, name=f"select_{lane}", reset_less=True) for lane in range(BLOCK)]
         with m.If(self.load_index):
             m.d.sync += [select.eq(index_reader.data[lane]) for lane, select in enumerate(selects)]
         for lane in range(BLOCK):
