@@ -12,7 +12,16 @@ from catenary.hw.buffers.signatures import A_LATENCY, ABeside, ARead
 from catenary.hw.dsp.segment import SEGMENT, DspSegment, Primitive
 from catenary.hw.matrix.accumulators import SUM_BITS, depth_of
 from catenary.hw.matrix.chain import Chain, LaneControl, lane_delay
-from catenary.hw.matrix.signatures import A_ADDRESS_BITS, BANKS, SLOTS, StepLayout, TileWrite, lanes_of, tokens_of
+from catenary.hw.matrix.signatures import (
+    A_ADDRESS_BITS,
+    BANKS,
+    SLOTS,
+    StepLayout,
+    TileWrite,
+    fill_groups,
+    lanes_of,
+    tokens_of,
+)
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
@@ -188,11 +197,13 @@ class MultiplierArray(wiring.Component):
 
         groups = self._config.chain_length // BLOCK
         for index in range(self._config.chains):
-            m.submodules[f"chain_{index}"] = chain = Chain(self._config, self._slots, self._primitive)
+            first = index * groups
+            m.submodules[f"chain_{index}"] = chain = Chain(self._config, first, self._slots, self._primitive)
             wiring.connect(m, control, chain.control)
             m.d.comb += chain.tile.eq(self.tile.payload)
             for group in range(groups):
-                mine = self.tile.payload.group == index * groups + group
+                row, position = divmod(first + group, fill_groups(self._config))
+                mine = self.tile.payload.mask[position] & (self.tile.payload.row == row)
                 m.d.comb += chain.writes[group].eq(self.tile.valid & mine)
             for lane, value in enumerate(chain.sums):
                 m.d.comb += self.sums[index * len(chain.sums) + lane].eq(value)

@@ -10,8 +10,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from catenary.hw.buffers.signatures import CODE_BITS
 from catenary.hw.dsp.segment import SEGMENT, TOTAL_BITS, DspSegment, Primitive
 from catenary.hw.matrix.accumulators import SUM_BITS, Accumulators, depth_of
-from catenary.hw.matrix.signatures import SLOTS, TileWriteLayout, tokens_of
-from catenary.hw.matrix.tile import INDEX_BITS, TileGroup
+from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, TileWriteLayout, fill_groups, tokens_of
+from catenary.hw.matrix.tile import TileGroup
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK
 
@@ -76,6 +76,7 @@ class LaneGroup(wiring.Component):
 
     Parameters:
         config: the accelerator.
+        position: of this group in tile writes.
         slots: slots of the tile ring.
         primitive: what multiplies.
 
@@ -86,8 +87,14 @@ class LaneGroup(wiring.Component):
         sums: accumulators of the lanes that are being read.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, primitive: Primitive = Primitive.BEHAVIOURAL):
-        self._config, self._slots, self._primitive = config, slots, primitive
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        position: int = 0,
+        slots: int = SLOTS,
+        primitive: Primitive = Primitive.BEHAVIOURAL,
+    ):
+        self._config, self._position, self._slots, self._primitive = config, position, slots, primitive
         self._tokens = tokens_of(config)
         super().__init__(
             {
@@ -105,8 +112,8 @@ class LaneGroup(wiring.Component):
         m.d.comb += [
             tile.write.eq(self.write),
             tile.write_slot.eq(self.tile.slot),
-            tile.weights.eq(self.tile.weights),
-            tile.index.eq(self.tile.index),
+            tile.weights.eq(self.tile.weights[self._position]),
+            tile.index.eq(self.tile.index[self._position]),
             tile.load_index.eq(control.load_index),
         ]
         for name in ("index_slots", "weights_slots"):
@@ -170,7 +177,7 @@ class LaneGroup(wiring.Component):
         """The byte of the word at ``index``, as two shifts of a machine word each: fast in simulation, and the same
         multiplexers in hardware."""
         half = BLOCK // 2 * CODE_BITS
-        place = index[: INDEX_BITS - 1]
+        place = index[: COLUMN_BITS - 1]
         low, high = word[:half], word[half:]
         chosen = Mux(index[-1], high.word_select(place, CODE_BITS), low.word_select(place, CODE_BITS))
         return chosen.as_signed()
@@ -181,6 +188,7 @@ class Chain(wiring.Component):
 
     Parameters:
         config: the accelerator.
+        first: number of its first group.
         slots: slots of the tile ring.
         primitive: what multiplies.
 
@@ -191,8 +199,14 @@ class Chain(wiring.Component):
         sums: accumulators of the lanes that are being read.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, primitive: Primitive = Primitive.BEHAVIOURAL):
-        self._config, self._slots, self._primitive = config, slots, primitive
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        first: int = 0,
+        slots: int = SLOTS,
+        primitive: Primitive = Primitive.BEHAVIOURAL,
+    ):
+        self._config, self._first, self._slots, self._primitive = config, first, slots, primitive
         self._groups = config.chain_length // BLOCK
         super().__init__(
             {
@@ -206,7 +220,9 @@ class Chain(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for index in range(self._groups):
-            m.submodules[f"group_{index}"] = group = LaneGroup(self._config, self._slots, self._primitive)
+            position = (self._first + index) % fill_groups(self._config)
+            group = LaneGroup(self._config, position, self._slots, self._primitive)
+            m.submodules[f"group_{index}"] = group
             connect(m, flipped(self.control), group.control)
             m.d.comb += [group.write.eq(self.writes[index]), group.tile.eq(self.tile)]
             m.d.comb += [self.sums[BLOCK * index + lane].eq(group.sums[lane]) for lane in range(BLOCK)]

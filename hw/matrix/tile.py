@@ -9,11 +9,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from catenary.hw.dsp.segment import SEGMENT
-from catenary.hw.matrix.signatures import SLOTS
+from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, WEIGHT_BITS
 from catenary.isa.tensors import BLOCK
-
-WEIGHT_BITS = 8
-INDEX_BITS = 4
 
 
 class TileGroup(wiring.Component):
@@ -42,11 +39,11 @@ class TileGroup(wiring.Component):
                 "write": In(1),
                 "write_slot": In(range(slots)),
                 "weights": In(data.ArrayLayout(signed(WEIGHT_BITS), BLOCK)),
-                "index": In(data.ArrayLayout(INDEX_BITS, BLOCK)),
+                "index": In(data.ArrayLayout(COLUMN_BITS, BLOCK)),
                 "load_index": In(SEGMENT),
                 "index_slots": In(range(slots)).array(SEGMENT),
                 "weights_slots": In(range(slots)).array(SEGMENT),
-                "select": Out(INDEX_BITS).array(BLOCK),
+                "select": Out(COLUMN_BITS).array(BLOCK),
                 "weight": Out(signed(WEIGHT_BITS)).array(BLOCK),
             }
         )
@@ -66,7 +63,7 @@ class TileGroup(wiring.Component):
                 m.d.comb += [writer.addr.eq(self.write_slot), writer.en.eq(self.write), reader.addr.eq(slot)]
                 m.d.comb += [writer.data[i].eq(value[lane]) for i, lane in enumerate(lanes)]
                 readers.append(reader.data)
-            selects = [Signal(INDEX_BITS, name=f"select_{lane}", reset_less=True) for lane in lanes]
+            selects = [Signal(COLUMN_BITS, name=f"select_{lane}", reset_less=True) for lane in lanes]
             with m.If(self.load_index[position]):
                 m.d.sync += [select.eq(readers[0][i]) for i, select in enumerate(selects)]
             for i, lane in enumerate(lanes):

@@ -12,8 +12,8 @@ from catenary.hw.dsp.segment import Primitive
 from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.engine import MatrixEngine
 from catenary.hw.matrix.signatures import SLOTS, tokens_of
+from catenary.hw.memory.line_reader import line_layout
 from catenary.hw.stream.front import StreamFront
-from catenary.hw.stream.gearbox import LineLayout
 from catenary.hw.unit import UnitSignature
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
@@ -52,7 +52,7 @@ class MatrixUnit(wiring.Component):
         super().__init__(
             {
                 **UnitSignature(Unit.MATRIX).members,
-                "lines": In(stream.Signature(LineLayout(config))),
+                "lines": In(stream.Signature(line_layout(config))),
                 "a_read": Out(ARead(config)),
                 **beside,
                 "rows_read": Out(ARead(config)),

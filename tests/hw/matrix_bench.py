@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from catenary.hw.dsp.segment import Primitive
 from catenary.hw.matrix.engine import MatrixEngine
-from catenary.hw.matrix.signatures import SLOTS, ConstantLayout, StepLayout, TileWriteLayout, groups_of, lanes_of
+from catenary.hw.matrix.signatures import SLOTS, ConstantLayout, StepLayout, TileWriteLayout, fill_groups, groups_of, lanes_of
 from catenary.hw.matrix.unit import MatrixUnit
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Context, Instruction, MatrixMatrix, MatrixVector, Score
@@ -177,9 +177,10 @@ class FakeFront:
 
     def _put_group(self, slot: int, group: int, step: Step) -> None:
         span = slice(16 * group, 16 * group + 16)
-        weights = int.from_bytes(step.weights[span].tobytes(), "little")
-        index = sum(int(value) << 4 * lane for lane, value in enumerate(step.index[span]))
-        values = {"slot": slot, "group": group, "weights": weights, "index": index}
+        row, position = divmod(group, fill_groups(self._config))
+        weights = int.from_bytes(step.weights[span].tobytes(), "little") << 128 * position
+        index = sum(int(value) << 4 * lane for lane, value in enumerate(step.index[span])) << 64 * position
+        values = {"slot": slot, "row": row, "mask": 1 << position, "weights": weights, "index": index}
         self._writes["tile"] = pack(self._tile, values)
 
     def _put_constant(self, row: int, bias: int, value: int) -> None:
