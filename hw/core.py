@@ -114,6 +114,7 @@ class Core(wiring.Component):
             store.abort.eq(control.abort),
             control.axi_idle.eq(load.idle & store.idle),
             control.moved.eq(load.moved | store.moved),
+            control.multiplies.eq(matrix.multiplies),
             Cat(control.port_read).eq(load.beats),
         ]
         for index in range(len(config.port_bytes)):

@@ -105,6 +105,7 @@ class MultiplierArray(wiring.Component):
             been read; tokens go in order.
         sums: of each lane, in the same cycle.
         busy: a step waits, or is not through; still high in the cycle of ``finished``.
+        multiplies: a token, or two, go into the multipliers.
         stalled: a step waits for A.
         fault: a row of activations reaches behind A.
     """
@@ -133,6 +134,7 @@ class MultiplierArray(wiring.Component):
                 "read_address": In(range(config.mm_tokens)),
                 "sums": Out(signed(SUM_BITS)).array(lanes_of(config)),
                 "busy": Out(1),
+                "multiplies": Out(1),
                 "stalled": Out(1),
                 "fault": Out(1),
             }
@@ -230,6 +232,7 @@ class MultiplierArray(wiring.Component):
             request.payload.eq(addresses[0]),
             accepted.eq(request.valid & request.ready),
             self.steps.ready.eq(accepted & closes),
+            self.multiplies.eq(accepted),
             self.stalled.eq(request.valid & ~request.ready),
         ]
         m.d.comb += [at.eq(first + token * self.act_stride + step.act_word) for token, at in enumerate(addresses)]

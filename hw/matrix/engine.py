@@ -51,6 +51,7 @@ class MatrixEngine(wiring.Component):
         too_many_tokens: the instruction has more tokens than there are accumulators; stays until reset.
         address_fault: an address behind a buffer.
         computing: the array has work.
+        multiplies: see :class:`MultiplierArray`.
         stalled: a buffer is in the way.
     """
 
@@ -79,6 +80,7 @@ class MatrixEngine(wiring.Component):
                 "too_many_tokens": Out(1),
                 "address_fault": Out(1),
                 "computing": Out(1),
+                "multiplies": Out(1),
                 "stalled": Out(1),
             }
         )
@@ -104,6 +106,7 @@ class MatrixEngine(wiring.Component):
             array.read_address.eq(emitter.read_address),
             emitter.fresh.eq(feed.fresh),
             self.computing.eq(array.busy),
+            self.multiplies.eq(array.multiplies),
             self.stalled.eq(array.stalled | emitter.stalled),
             self.address_fault.eq(array.fault | emitter.fault),
         ]

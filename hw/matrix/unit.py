@@ -38,6 +38,7 @@ class MatrixUnit(wiring.Component):
         v_read: scales, and the constants of CONTEXT.
         v_write: results.
         stream_empty: the unit holds nothing of the stream.
+        multiplies: its multipliers take on a token, or two.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class MatrixUnit(wiring.Component):
                 "v_read": Out(VRead(config)),
                 "v_write": Out(VWrite(config)),
                 "stream_empty": Out(1),
+                "multiplies": Out(1),
             }
         )
 
@@ -87,6 +89,7 @@ class MatrixUnit(wiring.Component):
             engine.feed_finished.eq(front.finished),
             self.done.eq(engine.done),
             self.stream_empty.eq(front.stream_empty),
+            self.multiplies.eq(engine.multiplies),
         ]
 
         faulty, cause = Signal(), Signal.like(self.cause, init=ErrorCause.NONE.value)
