@@ -82,7 +82,6 @@ class Issue(wiring.Component):
         waits = (
             (beat.reads_v & ~self.operand)
             | (Mux(beat.limits_slow, self.pending_slow, self.pending) > beat.limit)
-            | (beat.sync & ((self.pending != 0) | (self.pending_slow != 0)))
             | Mux(compute.apply, (pace != 0) | (self.pending_slow == QUEUE_DEPTH), self.pending == QUEUE_DEPTH)
             | (begins & self.searching)
             | (claims & busy).any()

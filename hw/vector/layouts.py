@@ -100,21 +100,20 @@ class Shape(enum.Enum, shape=3):
 class Order(enum.Enum, shape=2):
     """What a micro-operation waits for.
 
-    FREE: nothing. AFTER: beat i waits for beat i of the micro-operation before. SYNC: for everything before. FENCE: as
-    SYNC, and its reads of V wait, too.
+    FREE: nothing. AFTER: beat i waits for beat i of the micro-operation before. FENCE: for all that is on its way to V.
     """
 
     FREE = 0
     AFTER = 1
-    SYNC = 2
-    FENCE = 3
+    FENCE = 2
 
 
 class Flow(enum.Enum, shape=3):
     """What comes next: the target if there is more of something, else the next micro-operation, or the end.
 
     STRIPS: of the row's strips. LEVELS: of the tree's levels. PARTS: of the row's parts. ROWS: of parts or of rows,
-    else it is the end. EACH: of strips, parts or rows, else it is the end.
+    else it is the end. EACH: of strips, parts or rows, else it is the end. LAST: the target if there are neither more
+    parts nor more rows, else the next micro-operation, which can look ahead.
     """
 
     NEXT = 0
@@ -123,6 +122,7 @@ class Flow(enum.Enum, shape=3):
     PARTS = 3
     ROWS = 4
     EACH = 5
+    LAST = 6
 
 
 ComputeLayout = data.StructLayout(
@@ -159,6 +159,7 @@ SinkLayout = data.StructLayout(
 PlanLayout = data.StructLayout(
     {
         "read": range(POINTERS),
+        "ahead": 1,  # the first pointer is that of the next part or row
         "write": range(POINTERS),
         "beats": Shape,
         "order": Order,
@@ -216,6 +217,5 @@ def beat_layout(config: AcceleratorConfig) -> data.StructLayout:
             "reads_v": 1,  # an answer from V belongs to it
             "limit": range(QUEUE_DEPTH + 1),  # it starts when at most so many beats are on their way,
             "limits_slow": 1,  # of those to the function unit, or else of the others
-            "sync": 1,  # it starts when no beat is on its way
         }
     )

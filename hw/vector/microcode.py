@@ -38,9 +38,10 @@ CONSTANTS: Final[Mapping[Scalar, float]] = {
 
 @dataclass(frozen=True)
 class V:
-    """V at an address register, as an operand or as a target."""
+    """V at an address register, as an operand or as a target; ``ahead``: where the first one is in the next row."""
 
     pointer: int
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,9 @@ class Step:
 
     def _operands(self, compute: dict[str, object], plan: dict[str, object]) -> None:
         match self.p:
-            case V(pointer):
+            case V(pointer, ahead):
                 compute["p"] = P.V
+                plan["ahead"] = ahead
                 _claim(plan, "read", pointer)
             case R(number, wrap):
                 compute |= {"p": P.REGISTER, "a": number}
@@ -184,7 +186,7 @@ SCALES, VALUE_SCALES, SCALES2 = 1, 2, 3
 
 _SUM, _D, _T, _U = R(0), R(1), R(2), R(3)
 _S0, _S1, _S2 = SCALAR_REGISTERS
-_AFTER, _SYNC = Order.AFTER, Order.SYNC
+_AFTER: Final = Order.AFTER
 
 
 def _total(name: str) -> Step:
@@ -243,6 +245,8 @@ def _product(*last: Operand) -> Step:
     return Step([V(DST)], *last, order=_AFTER, flow=Flow.EACH, goto="start")
 
 
+_ABSMAX: Final = Extreme(_S0, magnitude=True, floor=True)
+
 _HALF_OF_ONE_MORE: Final = Step([_D], _D, Scalar.HALF, Scalar.HALF, order=_AFTER)
 """(1 + D) / 2, which times x is x / 2 times (1 + D), bit for bit: halving is exact but for numbers so small that here
 1 + D is 1."""
@@ -252,7 +256,7 @@ def _rotate(flow: Flow, goto: str) -> list[Step]:
     """Both halves of one strip; registers 0 and 1 hold cosines and sines, once for all blocks."""
     cos, sin = R(0, wrap=True), R(1, wrap=True)
     return [
-        Step([_T], V(X), sin, order=_SYNC, name="rotate"),
+        Step([_T], V(X), sin, order=_AFTER, name="rotate"),
         Step([_U], V(X2), sin),
         Step([V(X)], V(X), cos, _U, subtract=True, order=_AFTER),
         Step([V(X2)], V(X2), cos, _T, flow=flow, goto=goto),
@@ -293,12 +297,14 @@ PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
     "rope": [*_TABLE, *_rotate(Flow.PARTS, "rotate"), _ROWS],
     "long rope": [*_TABLE, *_rotate(Flow.EACH, "start")],
     "quant": [
-        Step([Extreme(_S0, magnitude=True, floor=True)], V(X), flow=Flow.STRIPS, goto="start"),
-        Step([_S1], _S0, function=Function.RECIPROCAL, shape=Shape.ONE),
-        Step([_S1], _S1, Scalar.CODE_LIMIT, shape=Shape.ONE),
-        Step([_S2], _S0, Scalar.INVERSE_CODE_LIMIT, shape=Shape.ONE),
+        Step([_ABSMAX], V(X), flow=Flow.STRIPS, goto="start"),
+        Step([_S1], _S0, function=Function.RECIPROCAL, shape=Shape.ONE, name="row"),
+        Step([_S2], _S0, Scalar.INVERSE_CODE_LIMIT, shape=Shape.ONE, flow=Flow.LAST, goto="scale"),
+        Step([_ABSMAX], V(X, ahead=True), flow=Flow.STRIPS, goto="ahead", name="ahead"),
+        Step([_S1], _S1, Scalar.CODE_LIMIT, shape=Shape.ONE, name="scale"),
+        Step([V(SCALES)], _S2, Scalar.PARAMETER, shape=Shape.ONE),
         Step([Codes], V(X), _S1, Scalar.ROUND, flow=Flow.STRIPS, goto="codes", name="codes"),
-        Step([V(SCALES)], _S2, Scalar.PARAMETER, shape=Shape.ONE, flow=Flow.ROWS, goto="start"),
+        Step(shape=Shape.NONE, flow=Flow.ROWS, goto="row"),
     ],
     "softmax": [
         Step([Extreme(_S0)], V(X), flow=Flow.STRIPS, goto="start"),
@@ -306,14 +312,15 @@ PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
         Step([_SUM], _D, c=Partial(0), shape=Shape.PADDED, order=_AFTER),
         Step([V(X), Extreme(_S1, floor=True)], V(VALUE_SCALES), _D, flow=Flow.STRIPS, goto="weights"),
         Step([_SUM], _SUM, c=_SUM, shape=Shape.FOLD, order=_AFTER),
-        Step(shape=Shape.NONE, order=Order.FENCE),  # the weights come back from V
-        Step([_S2], _S1, function=Function.RECIPROCAL, shape=Shape.ONE),
+        Step([_S2], _S1, function=Function.RECIPROCAL, shape=Shape.ONE, flow=Flow.LAST, goto="total"),
+        Step([Extreme(_S0)], V(X, ahead=True), flow=Flow.STRIPS, goto="ahead", name="ahead"),
         _total("total"),
+        Step(shape=Shape.NONE, order=Order.FENCE),  # the weights come back from V
         Step([_S2], _S2, Scalar.PROBABILITY_LIMIT, shape=Shape.ONE),
         Step([V(SCALES)], _S1, Scalar.INVERSE_PROBABILITY_LIMIT, shape=Shape.ONE),
         _per_total(V(SCALES2), Scalar.ONE, function=Function.RECIPROCAL),
         Step([Codes], V(X), _S2, Scalar.ROUND, flow=Flow.STRIPS, goto="codes", name="codes"),
-        _ROWS,
+        Step(shape=Shape.NONE, flow=Flow.ROWS, goto="weights"),
     ],
     "argmax": [
         Step([Extreme(_S0)], V(X), flow=Flow.STRIPS, goto="start"),

@@ -111,8 +111,17 @@ class VectorUnit(wiring.Component):
             self.result.register.eq(job.search.register),
             self.result.value.eq(extreme.found),
             drained.eq(~(waiting.r_rdy | tickets.r_rdy | slow_tickets.r_rdy | stores.r_rdy)),
-            sequencer.drained.eq(drained),
         ]
+
+        # Beats whose results are not in V yet.
+        unwritten = Signal(range(2 * QUEUE_DEPTH + QUEUE_DEPTH + _STORES + 1))
+        enters = sequencer.beats.valid & sequencer.beats.ready & sequencer.beats.payload.ticket.sink.to_v
+        leaves = self.v_write.request.valid & self.v_write.request.ready
+        with m.If(enters & ~leaves):
+            m.d.sync += unwritten.eq(unwritten + 1)
+        with m.Elif(leaves & ~enters):
+            m.d.sync += unwritten.eq(unwritten - 1)
+        m.d.comb += sequencer.written.eq(unwritten == 0)
 
         # Beats and their operands wait. There is room for an answer wherever there was room for its beat.
         m.d.comb += [
