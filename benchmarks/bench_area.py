@@ -3,8 +3,8 @@
 
 ``--modules`` says instead, without recording anything, what takes it: the same per module, the hierarchy kept.
 
-Block RAM of this part gives anything when a word is read in the very cycle in which it is written, so yosys builds logic
-around RAMs that might be used like that, unless it is told that nobody looks. It is told so here, because:
+Block RAM of this part gives anything when a word is read in the very cycle in which it is written, so yosys builds
+logic around RAMs that might be used like that, unless it is told that nobody looks. It is told so here, because:
 
 - FIFOs, the instruction buffer and the counters never read where they write.
 - V, A and D do so only for two instructions that no token orders, and then what is read has no defined value anyway.
