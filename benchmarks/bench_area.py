@@ -2,6 +2,16 @@
 """How much of an ECP5-85F the core of ``small`` takes, after synthesis by yosys; nothing is placed or routed.
 
 ``--modules`` says instead, without recording anything, what takes it: the same per module, the hierarchy kept.
+
+Block RAM of this part gives anything when a word is read in the very cycle in which it is written, so yosys builds
+logic around RAMs that might be used like that, unless it is told that nobody looks. It is told so here, because:
+
+- FIFOs, the instruction buffer and the counters never read where they write.
+- V, A and D do so only for two instructions that no token orders, and then what is read has no defined value anyway.
+  Within one instruction, units read only what has been written before: in simulation such a read gives the word as it
+  was, and every test that compares results would fail.
+- Registers of the vector unit are read by beats that wait until what they need is through, and beats are in order.
+- Constants, scales and indices of the matrix unit are read when their group, tile or instruction is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +34,7 @@ from catenary.hw.core import Core
 COMMAND = "python -m benchmarks.bench_area"
 TOP = "catenary_core"
 PART = {"lut4": 83_640, "ff": 83_640, "mult18x18d": 156, "dp16kd": 208}
-"""What an LFE5U-85F has: Lattice FPGA-DS-02012, "ECP5 and ECP5-5G Family Data Sheet", table 1.1."""
+"""What an LFE5U-85F has: Lattice FPGA-DS-02012, "ECP5 and ECP5-5G Family Data Sheet"."""
 CELLS = {
     "ccu2c": "CCU2C",
     "ff": "TRELLIS_FF",
@@ -50,21 +60,23 @@ def synthesise(folder: Path, flatten: bool) -> dict[str, Counter[str]]:
     Raises:
         SystemExit: yosys failed; its log is shown.
     """
+    print("To RTLIL ...", flush=True)
     (folder / "core.il").write_text(rtlil.convert(Core(load_accelerator("small")), name=TOP, emit_src=False))
-    # Every RAM of the core is one whose reads do not depend on a write in the same cycle: -no-rw-check. Nets are split
-    # because ABC9 would give two the same name (YosysHQ/yosys issue 4349).
+    print("Synthesis, ten minutes and more ...", flush=True)
     options = "-no-rw-check" if flatten else "-no-rw-check -noflatten"
     synth = f"synth_ecp5 {options} -top {TOP} -run"
     steps = (
         f"scratchpad -set abc9.D {TARGET_PS}",
         "read_rtlil core.il",
+        # The option speaks of registers behind memories only, not of read ports that have one, as these here.
+        "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:COLLISION_X_MASK=1'0 %i r:CLK_ENABLE=1 %i",
         f"{synth} begin:map_luts",
-        "splitnets",
+        "splitnets",  # or else ABC9 gives two nets the same name where a part of one is driven by a box
         f"{synth} map_luts:check",
+        "tee -q -o cells.json stat -json",
     )
-    script = "; ".join([*steps, "tee -q -o cells.json stat -json"])
     with contextlib.chdir(folder):  # this yosys sees no other folder
-        status = run_yosys(["-q", "-l", "yosys.log", "-p", script])
+        status = run_yosys(["-v", "2", "-l", "yosys.log", "-p", "; ".join(steps)])
     if status:
         raise SystemExit((folder / "yosys.log").read_text(encoding="utf-8")[-2000:])
     modules = json.loads((folder / "cells.json").read_text(encoding="utf-8"))["modules"]

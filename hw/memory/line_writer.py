@@ -9,9 +9,12 @@ from amaranth.lib.wiring import In, Out
 
 from catenary.hw.axi import BOUNDARY, AXI4WriteSignature, address_bits
 from catenary.hw.memory.bursts import range_layout
-from catenary.hw.memory.line_reader import BURST, port_names
+from catenary.hw.memory.line_reader import port_names
 from catenary.hw.memory.write_master import WRITE_DEPTH, WriteMaster, written_layout
 from catenary.isa.config import AcceleratorConfig
+
+WRITE_BURST = 16
+"""Most beats of a burst, unless 4 KB are fewer. Shorter than when reading, because a burst waits for all its data."""
 
 
 def write_ports(config: AcceleratorConfig) -> dict[str, AXI4WriteSignature]:
@@ -39,7 +42,6 @@ class LineWriter(wiring.Component):
         lines: the lines of all commands, in order, with their byte strobes.
         room: at least ``write_master.SLACK`` more lines are taken without a pause.
         memory_0, memory_1 ...: the ports.
-        beats: by port, a beat crossed it in this cycle.
         written: by port, the bytes that it wrote in this cycle.
         error: a burst was answered with an error in this cycle.
         abort: drop the command and its lines; finish bursts that have begun, with no strobe set.
@@ -55,7 +57,6 @@ class LineWriter(wiring.Component):
                 "lines": In(stream.Signature(written_layout(config.line_bytes))),
                 "room": Out(1),
                 **{name: Out(signature) for name, signature in write_ports(config).items()},
-                "beats": Out(len(config.port_bytes)),
                 "written": Out(bytes_layout(config)),
                 "error": Out(1),
                 "abort": In(1),
@@ -69,7 +70,7 @@ class LineWriter(wiring.Component):
         line = self.lines.payload
         names = port_names(len(self._config.port_bytes))
         for port, (name, width) in enumerate(zip(names, self._config.port_bytes, strict=True)):
-            burst = min(BURST, BOUNDARY // width)
+            burst = min(WRITE_BURST, BOUNDARY // width)
             master = WriteMaster(width, self._config.memory_lines, max_burst=burst, depth=self._depth)
             m.submodules[name] = master
             wiring.connect(m, master.axi, wiring.flipped(getattr(self, name)))
@@ -88,7 +89,6 @@ class LineWriter(wiring.Component):
             self.command.ready.eq(Cat(master.command.ready for master in masters).all()),
             self.lines.ready.eq(Cat(master.data.ready for master in masters).all()),
             self.room.eq(Cat(master.room for master in masters).all()),
-            self.beats.eq(Cat(master.beat for master in masters)),
             self.error.eq(Cat(master.error for master in masters).any()),
             self.idle.eq(Cat(master.idle for master in masters).all()),
         ]

@@ -38,7 +38,6 @@ class StoreUnit(wiring.Component):
         v_read, a_read: the buffers.
         memory_0, memory_1 ...: write halves of the memory ports.
         moved: a line has been made in this cycle.
-        beats: by port, a beat crossed it in this cycle.
         written: by port, the bytes that it wrote in this cycle; over all ports and cycles, those of the rows.
         abort: stop; finish bursts that have begun without writing anything more. For one cycle, or until ``idle``, or
             longer.
@@ -55,7 +54,6 @@ class StoreUnit(wiring.Component):
                 "a_read": Out(ARead(config)),
                 **{name: Out(signature) for name, signature in write_ports(config).items()},
                 "moved": Out(1),
-                "beats": Out(len(config.port_bytes)),
                 "written": Out(bytes_layout(config)),
                 "abort": In(1),
                 "idle": Out(1),
@@ -70,7 +68,6 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             writer.abort.eq(self.abort),
             self.idle.eq(writer.idle),
-            self.beats.eq(writer.beats),
             self.written.eq(writer.written),
             self.moved.eq(writer.lines.valid),
         ]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, ResetInserter, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -31,14 +31,15 @@ class WriteMaster(wiring.Component):
     """AXI4 write master of one port.
 
     Where a burst ends follows from the address alone (see :class:`BurstSplitter`), so channel W needs no queue of
-    lengths. The beats of a burst are offered from the cycle on in which its address is; neither waits for the other to
-    be accepted.
+    lengths. A burst's address is offered when all its beats are in the FIFO, and the beats from that cycle on; neither
+    waits for the other to be accepted. So a store that waits for its buffer never holds up an interconnect.
 
     Parameters:
         data_bytes: width of the port.
         beats: beats of the memory behind it.
         max_burst: most beats of a burst, a power of two; a burst of so many bytes must not exceed 4 KB.
-        depth: beats that the FIFO holds.
+        depth: beats that the FIFO holds, at least ``max_burst + SLACK``: whoever heeds ``room`` must be able to put all
+            beats of a burst into it.
         bursts: most bursts that wait for their response.
 
     Members:
@@ -46,7 +47,6 @@ class WriteMaster(wiring.Component):
         data: the beats of all commands, in order, with their byte strobes. Beats before their command are kept.
         room: the FIFO takes ``SLACK`` more beats at least.
         axi: the port.
-        beat: a beat crossed the port in this cycle.
         written: bytes that the beat in this cycle wrote, 0 without one.
         error: a burst was answered with an error in this cycle.
         abort: drop commands and data; finish bursts that have begun, with no strobe set. For one cycle, or until
@@ -64,7 +64,7 @@ class WriteMaster(wiring.Component):
         bursts: int = WRITE_BURSTS,
     ):
         check_burst(max_burst, data_bytes)
-        check_depth(depth, SLACK)
+        check_depth(depth, max_burst + SLACK)
         self._data_bytes = data_bytes
         self._beats = beats
         self._max_burst = max_burst
@@ -76,7 +76,6 @@ class WriteMaster(wiring.Component):
                 "data": In(stream.Signature(written_layout(data_bytes))),
                 "room": Out(1),
                 "axi": Out(AXI4WriteSignature(address_bits(beats, data_bytes), 8 * data_bytes)),
-                "beat": Out(1),
                 "written": Out(range(data_bytes + 1)),
                 "error": Out(1),
                 "abort": In(1),
@@ -104,8 +103,16 @@ class WriteMaster(wiring.Component):
         issue, last_offered = Signal(), Signal()
         offered = Signal(range(self._bursts + 1))  # addresses whose last beat has not been offered
         unanswered = Signal(range(self._bursts + 1))
+        collected = Signal(range(self._depth + 1))  # beats in the FIFO that belong to no burst that has been offered
+        beat = Signal()  # crosses the port
         m.d.comb += [
-            issue.eq(splitter.bursts.valid & (~axi.awvalid | axi.awready) & (unanswered != self._bursts) & ~stop),
+            issue.eq(
+                splitter.bursts.valid
+                & (~axi.awvalid | axi.awready)
+                & (unanswered != self._bursts)
+                & (collected > burst.length)
+                & ~stop
+            ),
             splitter.bursts.ready.eq(issue),
             axi.awsize.eq(exact_log2(self._data_bytes)),
             axi.awburst.eq(Burst.INCR),
@@ -121,6 +128,11 @@ class WriteMaster(wiring.Component):
             ]
         with m.If(issue | last_offered):
             m.d.sync += offered.eq(offered + issue - last_offered)
+        put = self.data.valid & self.data.ready
+        with m.If(draining):
+            m.d.sync += collected.eq(0)
+        with m.Elif(issue | put):
+            m.d.sync += collected.eq(collected + put - Mux(issue, burst.length + 1, 0))
         with m.If(issue | axi.bvalid):
             m.d.sync += unanswered.eq(unanswered + issue - axi.bvalid)
 
@@ -157,12 +169,12 @@ class WriteMaster(wiring.Component):
             m.d.sync += [left.eq(self.command.payload.count), place.eq(self.command.payload.first)]
 
         m.d.comb += [
-            self.beat.eq(axi.wvalid & axi.wready),
+            beat.eq(axi.wvalid & axi.wready),
             axi.bready.eq(1),
             self.error.eq(axi.bvalid & axi.bresp.as_value()[1] & ~stop),
             self.idle.eq(splitter.idle & ((left == 0) | draining) & (unanswered == 0)),
         ]
-        with m.If(self.beat):
+        with m.If(beat):
             m.d.comb += self.written.eq(_ones(list(axi.wstrb)))
 
         with m.If(self.abort):

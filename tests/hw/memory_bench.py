@@ -52,7 +52,6 @@ class Bench:
         expected: storage of the instruction-set simulator.
         ports: memory behind each port; the same bytes as ``expected.memory`` at first.
         pause: chance that a buffer or the stream is not ready in a cycle.
-        beats: by port, pulses of the unit's ``beats``.
         moved: pulses of ``moved``.
         stalls: cycles by reason.
         cycles: so far.
@@ -73,7 +72,6 @@ class Bench:
             when = timing(index) if timing else Timing()
             self.ports.append(Port(part.reshape(-1).copy(), when, np.random.default_rng([seed, index])))
         self.axi = [getattr(self.dut, f"memory_{index}") for index in range(len(self.ports))]
-        self.beats = np.zeros(len(self.ports), np.int64)
         self.moved = 0
         self.stalls = {"stream": 0, "memory": 0, "buffer": 0}
         self.cycles = 0
@@ -89,11 +87,9 @@ class Bench:
 
     async def count(self, ctx) -> None:
         dut = self.dut
-        async for _, _, beats, moved, stall in ctx.tick().sample(dut.beats, dut.moved, dut.stall.as_value()):
+        async for _, _, moved, stall in ctx.tick().sample(dut.moved, dut.stall.as_value()):
             self.cycles += 1
             self.moved += moved
-            if beats:
-                self.beats += [beats >> port & 1 for port in range(len(self.ports))]
             assert stall in (0, 1, 2, 4), "more than one reason to stall"
             for index, reason in enumerate(self.stalls):
                 self.stalls[reason] += stall >> index & 1
@@ -239,6 +235,7 @@ class LoadBench(Bench):
         code: instruction words that it wrote, by address.
         lines: (line, last) that it pushed into W.
         full: W takes nothing.
+        beats: by port, pulses of the unit's ``beats``.
     """
 
     def __init__(self, config: AcceleratorConfig, seed: int, timing=None, pause: float = 0.3):
@@ -247,6 +244,12 @@ class LoadBench(Bench):
         self.code: dict[int, bytes] = {}
         self.lines: list[tuple[bytes, bool]] = []
         self.full = False
+        self.beats = np.zeros(len(self.ports), np.int64)
+
+    async def count_beats(self, ctx) -> None:
+        async for _, _, beats in ctx.tick().sample(self.dut.beats):
+            if beats:
+                self.beats += [beats >> port & 1 for port in range(len(self.ports))]
 
     def put_d(self, raw: int) -> bool:
         address = raw & 0xFFFFF
@@ -284,7 +287,7 @@ class LoadBench(Bench):
             (dut.i_write, self.put_i, False),
         )
         services += [partial(self.sink, port=port, put=put, faults=faults) for port, put, faults in sinks]
-        self.run(script, *services, self.take_lines)
+        self.run(script, *services, self.take_lines, self.count_beats)
 
     def check(self, message: str) -> None:
         """Compare buffers with what the instruction-set simulator has in them."""
