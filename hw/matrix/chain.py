@@ -172,10 +172,14 @@ class LaneGroup(wiring.Component):
             m.d.sync += late.eq(first.carries[-1] & both)
         return total, late
 
-    @staticmethod
-    def _activation(word, index):
-        """The byte of the word at ``index``, as two shifts of a machine word each: fast in simulation, and the same
-        multiplexers in hardware."""
+    def _activation(self, word, index):
+        """The byte of the word at ``index``: by two shifts of a machine word each, which is fast in simulation; or, where
+        multipliers are instances, by a tree of multiplexers, which synthesis finds again."""
+        if self._primitive is not Primitive.BEHAVIOURAL:
+            chosen = [word.word_select(place, CODE_BITS) for place in range(BLOCK)]
+            for bit in index:
+                chosen = [Mux(bit, *pair) for pair in zip(chosen[1::2], chosen[::2], strict=True)]
+            return chosen[0].as_signed()
         half = BLOCK // 2 * CODE_BITS
         place = index[: COLUMN_BITS - 1]
         low, high = word[:half], word[half:]
