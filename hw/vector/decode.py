@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Value
+from amaranth import Module, Mux, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -147,7 +147,7 @@ class Decode(wiring.Component):
         self._pointer(m, job, SCALES2, softmax.scales + 1, 2)
         self._pointer(m, job, VALUE_SCALES, softmax.value_scales)
         m.d.comb += [
-            job.entry.eq(ENTRIES["softmax"]),
+            job.entry.eq(Mux(softmax.total > STRIP, ENTRIES["softmax"], ENTRIES["short softmax"])),
             job.empty.eq(softmax.rows == 0),
             job.rows.eq(softmax.rows),
             job.length.eq(softmax.length),
