@@ -96,7 +96,7 @@ class Sequencer(wiring.Component):
         # The beat.
         previous, previous_slow, applied = Signal(range(beats)), Signal(), Signal(range(beats))
         block, remaining = Signal(range(beats)), Signal(range(STRIP + 1))
-        read_at, write_at, step = Signal(POINTER_BITS), Signal(POINTER_BITS), Signal(13)
+        read_at, write_at, step = Signal(POINTER_BITS), Signal(POINTER_BITS), Signal(len(cursor.held.block) + 1)
         beat, ticket = self.beats.payload, self.beats.payload.ticket
         running, last, block_ends = Signal(), Signal(), Signal()
         folding, padding = plan.beats == Shape.FOLD, plan.beats == Shape.PADDED
