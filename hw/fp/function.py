@@ -147,8 +147,9 @@ class FunctionUnit(wiring.Component):
         return m
 
     def _fixed(self, m: Module, exponential: Exponential, function: Signal, number: Float32) -> Value:
-        """Sigmoid: exp(-|x|) with 25 fraction bits, rounded half up. Odd functions: |x| with 24, truncated, which is the
-        mantissa of 1/2 and up. One shifter for both."""
+        """Sigmoid: exp(-|x|) with 25 fraction bits, rounded half up. Odd functions: |x| with 24, truncated, which is
+        the mantissa of 1/2 and up. One shifter for both.
+        """
         cut = isa.VALUE_BITS - isa.EXPONENT_FRACTION_BITS - 1
         sigmoid = function == Function.SIGMOID
         source = Signal(len(exponential.mantissa) - cut)

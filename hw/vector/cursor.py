@@ -14,8 +14,9 @@ from catenary.isa.config import AcceleratorConfig
 
 
 class Move(enum.Enum, shape=3):
-    """How the cursor moves: not at all, to the next strip, back to the first, to the next parts, to the next row; or only
-    as far as ``ahead`` is concerned: to the first strip of the next part or row, until it is moved back."""
+    """How the cursor moves: not at all, to the next strip, back to the first, to the next parts, to the next row.
+    AHEAD: to the first strip of the next part or row, but for its length alone, until it is moved back.
+    """
 
     STAY = 0
     STRIP = 1

@@ -5,22 +5,24 @@ from __future__ import annotations
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from catenary.hw.fp.function import Function, FunctionUnit
+from catenary.hw.vector.layouts import QUEUE_DEPTH
 from catenary.isa.config import AcceleratorConfig
 
 
 class Functions(wiring.Component):
-    """Feeds the elements of a beat to the function unit, one a cycle, and collects the results.
+    """Feeds the elements of waiting beats to the function unit, one a cycle, and collects the results.
 
     Parameters:
         config: the accelerator.
 
     Members:
         enable: while 0, everything holds.
-        i_valid: a beat comes, not before the last one's elements are gone: ``arguments``, of ``count`` elements, at
-            least 1.
+        i_valid: a beat comes, while fewer than ``QUEUE_DEPTH`` are on their way: ``arguments``, of ``count`` elements,
+            at least 1.
         function: of what.
         valid: a beat of results is there: ``results``.
     """
@@ -43,26 +45,31 @@ class Functions(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.unit = unit = FunctionUnit()
-        waiting = Signal(data.ArrayLayout(32, self._lanes), reset_less=True)
-        left = Signal(range(self._lanes + 1))
-        function = Signal(Function, reset_less=True)
+        beat = data.StructLayout({"words": self.arguments.shape(), "count": self.count.shape(), "function": Function})
+        arriving = Signal(beat)
+        m.submodules.waiting = waiting = SyncFIFO(width=beat.size, depth=QUEUE_DEPTH)
+        head = data.View(beat, waiting.r_data)
         present, last = Signal(unit.latency), Signal(unit.latency)
-        lane = Signal(range(self._lanes))
-        active = Signal()
+        sending, lane = Signal(range(self._lanes)), Signal(range(self._lanes))
+        active, ends = Signal(), Signal()
         m.d.comb += [
-            active.eq(self.enable & (self.i_valid | (left != 0) | present.any() | self.valid)),
+            arriving.words.eq(self.arguments),
+            arriving.count.eq(self.count),
+            arriving.function.eq(self.function),
+            waiting.w_data.eq(arriving),
+            waiting.w_en.eq(self.i_valid),
+            waiting.r_en.eq(active & ends),
+            active.eq(self.enable & (waiting.r_rdy | present.any() | self.valid)),
+            ends.eq(waiting.r_rdy & (sending + 1 == head.count)),
             unit.enable.eq(active),
-            unit.x.eq(waiting[0]),
-            unit.function.eq(function),
+            unit.x.eq(head.words[sending]),
+            unit.function.eq(head.function),
         ]
         with m.If(active):
-            with m.If(self.i_valid):
-                m.d.sync += [waiting.eq(self.arguments), left.eq(self.count), function.eq(self.function)]
-            with m.Elif(left != 0):
-                m.d.sync += [waiting.as_value().eq(waiting.as_value()[32:]), left.eq(left - 1)]
             m.d.sync += [
-                present.eq(Cat(left != 0, present)),
-                last.eq(Cat(left == 1, last)),
+                sending.eq(Mux(ends, 0, sending + waiting.r_rdy)),
+                present.eq(Cat(waiting.r_rdy, present)),
+                last.eq(Cat(ends, last)),
                 self.valid.eq(present[-1] & last[-1]),
             ]
             with m.If(present[-1]):

@@ -23,8 +23,7 @@ class Issue(wiring.Component):
     """Beats start in order, and results come in order: so the number of beats on their way is all it takes to know
     which results are there. Scalars have a busy bit each.
 
-    Beats for the function unit take longer, so they are counted by themselves. They start no faster than their elements
-    go through it, one a cycle.
+    Beats for the function unit take longer, so they are counted by themselves.
 
     Parameters:
         config: the accelerator.
@@ -63,7 +62,6 @@ class Issue(wiring.Component):
         m = Module()
         beat = self.beats.payload
         compute, sink = beat.compute, beat.ticket.sink
-        pace = Signal(range(self._config.vector_lanes))
         busy = Signal(len(SCALAR_REGISTERS))
 
         def unsettled(used, scalar):
@@ -82,7 +80,7 @@ class Issue(wiring.Component):
         waits = (
             (beat.reads_v & ~self.operand)
             | (Mux(beat.limits_slow, self.pending_slow, self.pending) > beat.limit)
-            | Mux(compute.apply, (pace != 0) | (self.pending_slow == QUEUE_DEPTH), self.pending == QUEUE_DEPTH)
+            | (Mux(compute.apply, self.pending_slow, self.pending) == QUEUE_DEPTH)
             | (begins & self.searching)
             | (claims & busy).any()
             | unsettled(compute.q == Q.SCALAR, compute.scalar_q)
@@ -92,10 +90,6 @@ class Issue(wiring.Component):
             self.start.eq(self.beats.valid & ~waits & self.advance),
             self.beats.ready.eq(self.start),
         ]
-        with m.If(self.start & compute.apply):
-            m.d.sync += pace.eq(beat.ticket.count - 1)
-        with m.Elif(self.advance & (pace != 0)):
-            m.d.sync += pace.eq(pace - 1)
         m.d.sync += busy.eq((busy & ~self.settled) | Mux(self.start, claims, 0))
         with m.If(self.start & begins):
             m.d.sync += self.searching.eq(1)

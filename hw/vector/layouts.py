@@ -100,12 +100,14 @@ class Shape(enum.Enum, shape=3):
 class Order(enum.Enum, shape=2):
     """What a micro-operation waits for.
 
-    FREE: nothing. AFTER: beat i waits for beat i of the micro-operation before. FENCE: for all that is on its way to V.
+    FREE: nothing. AFTER: beat i waits for beat i of the micro-operation before. APPLIED: for beat i of the last strip
+    that went to the function unit, and for what went there later. FENCE: for all that is on its way to V.
     """
 
     FREE = 0
     AFTER = 1
-    FENCE = 2
+    APPLIED = 2
+    FENCE = 3
 
 
 class Flow(enum.Enum, shape=3):

@@ -263,6 +263,19 @@ def _rotate(flow: Flow, goto: str) -> list[Step]:
     ]
 
 
+def _codes(goto: str) -> list[Step]:
+    """The end of a row of softmax, S2 being the reciprocal of its largest weight."""
+    return [
+        _total("total"),
+        Step(shape=Shape.NONE, order=Order.FENCE),  # the weights come back from V
+        Step([_S2], _S2, Scalar.PROBABILITY_LIMIT, shape=Shape.ONE),
+        Step([V(SCALES)], _S1, Scalar.INVERSE_PROBABILITY_LIMIT, shape=Shape.ONE),
+        _per_total(V(SCALES2), Scalar.ONE, function=Function.RECIPROCAL),
+        Step([Codes], V(X), _S2, Scalar.ROUND, flow=Flow.STRIPS, goto="codes", name="codes"),
+        Step(shape=Shape.NONE, flow=Flow.ROWS, goto=goto),
+    ]
+
+
 _TABLE: Final = [Step([R(0)], V(TABLE), shape=Shape.BLOCK), Step([R(1)], V(TABLE2), shape=Shape.BLOCK)]
 
 PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
@@ -277,10 +290,10 @@ PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
         _product(V(X), _D),
     ],
     ApplyFunction.GELU_TANH: [
+        Step([_T], V(X)),
         Step([_D], V(X), Same),
         Step([_D], V(X), _D, order=_AFTER),
-        Step([_D], _D, Scalar.GELU_CUBIC, order=_AFTER),
-        Step([_D], V(X), c=_D, order=_AFTER),
+        Step([_D], _D, Scalar.GELU_CUBIC, _T, order=_AFTER),
         Step([_D], _D, Scalar.SQRT_2_OVER_PI, function=Function.TANH, order=_AFTER),
         _HALF_OF_ONE_MORE,
         _product(V(X), _D),
@@ -314,13 +327,19 @@ PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
         Step([_SUM], _SUM, c=_SUM, shape=Shape.FOLD, order=_AFTER),
         Step([_S2], _S1, function=Function.RECIPROCAL, shape=Shape.ONE, flow=Flow.LAST, goto="total"),
         Step([Extreme(_S0)], V(X, ahead=True), flow=Flow.STRIPS, goto="ahead", name="ahead"),
-        _total("total"),
-        Step(shape=Shape.NONE, order=Order.FENCE),  # the weights come back from V
-        Step([_S2], _S2, Scalar.PROBABILITY_LIMIT, shape=Shape.ONE),
-        Step([V(SCALES)], _S1, Scalar.INVERSE_PROBABILITY_LIMIT, shape=Shape.ONE),
-        _per_total(V(SCALES2), Scalar.ONE, function=Function.RECIPROCAL),
-        Step([Codes], V(X), _S2, Scalar.ROUND, flow=Flow.STRIPS, goto="codes", name="codes"),
-        Step(shape=Shape.NONE, flow=Flow.ROWS, goto="weights"),
+        *_codes("weights"),
+    ],
+    "short softmax": [  # of one strip: the function unit has the next row while the tree goes on with this one
+        Step([Extreme(_S0)], V(X)),
+        Step([_D], V(X), c=_S0, subtract=True, function=Function.EXP),
+        Step([_SUM], _D, c=Partial(0), shape=Shape.PADDED, order=Order.APPLIED, name="row"),
+        Step([V(X), Extreme(_S1, floor=True)], V(VALUE_SCALES), _D),
+        Step([_SUM], _SUM, c=_SUM, shape=Shape.FOLD, order=_AFTER),
+        Step([_S2], _S1, function=Function.RECIPROCAL, shape=Shape.ONE, flow=Flow.LAST, goto="total"),
+        Step([Extreme(_S0)], V(X, ahead=True)),
+        Step([_SUM], _SUM, c=_SUM, shape=Shape.FOLD, order=_AFTER),
+        Step([_D], V(X, ahead=True), c=_S0, subtract=True, function=Function.EXP, flow=Flow.STRIPS, goto="total"),
+        *_codes("row"),
     ],
     "argmax": [
         Step([Extreme(_S0)], V(X), flow=Flow.STRIPS, goto="start"),

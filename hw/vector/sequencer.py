@@ -94,9 +94,9 @@ class Sequencer(wiring.Component):
         m.d.comb += level_limit.eq(Mux(ragged, Mux(index == 0, 0, QUEUE_DEPTH), level_beats - 1))
 
         # The beat.
-        previous, previous_slow = Signal(range(beats)), Signal()
+        previous, previous_slow, applied = Signal(range(beats)), Signal(), Signal(range(beats))
         block, remaining = Signal(range(beats)), Signal(range(STRIP + 1))
-        read_at, write_at, step = Signal(POINTER_BITS), Signal(POINTER_BITS), Signal(13)
+        read_at, write_at, step = Signal(POINTER_BITS), Signal(POINTER_BITS), Signal(len(cursor.held.block) + 1)
         beat, ticket = self.beats.payload, self.beats.payload.ticket
         running, last, block_ends = Signal(), Signal(), Signal()
         folding, padding = plan.beats == Shape.FOLD, plan.beats == Shape.PADDED
@@ -126,7 +126,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += last.eq(index + 1 == level_beats)
             with m.Default():
                 m.d.comb += last.eq(block_ends)
-        self._order(m, beat, plan, index, previous, previous_slow, level_limit)
+        self._order(m, beat, plan, index, previous, previous_slow, applied, level_limit)
 
         # A request and its beat go together.
         m.d.comb += [
@@ -188,6 +188,8 @@ class Sequencer(wiring.Component):
                         m.d.sync += [within.eq(0), block.eq(block + 1), remaining.eq(cursor.extent)]
                     with m.If(last):
                         m.d.sync += [previous.eq(index), previous_slow.eq(compute.apply)]
+                        with m.If(compute.apply & (plan.beats == Shape.STRIP)):
+                            m.d.sync += applied.eq(index)
                         with m.If(padding):
                             m.d.sync += ragged.eq(~cursor.head)
                             with m.If(cursor.head):
@@ -203,9 +205,18 @@ class Sequencer(wiring.Component):
         return m
 
     def _order(
-        self, m: Module, beat: data.View, plan: data.View, index: Value, previous: Value, slow: Value, level: Value
+        self,
+        m: Module,
+        beat: data.View,
+        plan: data.View,
+        index: Value,
+        previous: Value,
+        slow: Value,
+        applied: Value,
+        level: Value,
     ) -> None:
-        """When the beat may start. ``previous`` is the last beat of the micro-operation before, ``slow`` its kind.
+        """When the beat may start. ``previous`` is the last beat of the micro-operation before, ``slow`` its kind;
+        ``applied`` that of the last strip that went to the function unit.
 
         Beats of one kind keep their order. So beat i of that micro-operation is through once fewer beats of its kind
         are on their way than it has; or fewer by i, if beats of this one do not count among them. A level of the tree
@@ -216,11 +227,13 @@ class Sequencer(wiring.Component):
         m.d.comb += [beat.limit.eq(QUEUE_DEPTH), beat.limits_slow.eq(slow)]
         with m.If(plan.beats == Shape.FOLD):
             m.d.comb += [limit.eq(level), beat.limits_slow.eq(0)]
+        with m.Elif(plan.order == Order.APPLIED):
+            m.d.comb += [limit.eq(Mux(index > applied, QUEUE_DEPTH, applied - index)), beat.limits_slow.eq(1)]
         with m.Elif(index > previous):  # more beats than before
             m.d.comb += limit.eq(QUEUE_DEPTH)
         with m.Else():
             m.d.comb += limit.eq(Mux(slow == beat.compute.apply, previous, previous - index))
-        with m.If((plan.order == Order.AFTER) & (limit < QUEUE_DEPTH)):
+        with m.If(((plan.order == Order.AFTER) | (plan.order == Order.APPLIED)) & (limit < QUEUE_DEPTH)):
             m.d.comb += beat.limit.eq(limit)
 
     def _address(self, m: Module, name: str, number: Value, cursor: Cursor, ahead: ValueLike = 0) -> Value:

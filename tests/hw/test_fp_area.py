@@ -14,10 +14,10 @@ from catenary.hw.fp.multiply import FpMul
 from catenary.sim.rtl.verilog import design_of
 
 PARTS = {  # 4-input LUTs at most, 18 x 18 bit multipliers exactly, block RAMs at most
-    "add": (FpAdd, 650, 0, 0),
-    "multiply": (FpMul, 250, 4, 0),
-    "to_float": (IntToFloat, 450, 0, 0),
-    "function": (FunctionUnit, 1900, 10, 9),
+    "add": (FpAdd, 510, 0, 0),
+    "multiply": (FpMul, 170, 4, 0),
+    "to_float": (IntToFloat, 340, 0, 0),
+    "function": (FunctionUnit, 950, 14, 9),
 }
 
 

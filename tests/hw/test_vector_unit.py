@@ -48,6 +48,7 @@ SOFTMAX = Softmax(
     x=at(5), x_stride=120, rows=at(2), length=at(100), every=2, total=at(100), value_scales=at(1000), dst=at(4),
     dst_stride=7, scales=at(4000),
 )  # fmt: skip
+LONG_SOFTMAX = replace(SOFTMAX, rows=at(1), length=at(512), total=at(512), value_scales=at(3000), dst_stride=32)
 ARGMAX = Argmax(rd=5, first=True, x=at(10), elements=at(512), base=at(1000))
 
 
@@ -84,9 +85,12 @@ def machine() -> Machine:
 
 @pytest.mark.parametrize(
     "insn, most",
-    [(NORM, 230), (SILU, 440), (ADD, 80), (ROPE, 110), (QUANT, 140), (replace(QUANT, parts=6, elements=20), 410),
-     (SOFTMAX, 700), (ARGMAX, 160)],
-    ids=["norm", "silu", "add", "rope", "quant", "quant-parts", "softmax", "argmax"],
+    [(NORM, 220), (SILU, 416), (ADD, 78), (ROPE, 103), (QUANT, 128), (replace(QUANT, parts=6, elements=20), 286),
+     (replace(NORM, elements=256, rows=at(3)), 3 * 320), (replace(QUANT, x_stride=256, elements=256, rows=at(3)), 478),
+     (SOFTMAX, 592), (LONG_SOFTMAX, 1140), (replace(LONG_SOFTMAX, length=at(32), every=1, total=at(47), rows=at(16), dst_stride=3), 2200),
+     (ARGMAX, 150)],
+    ids=["norm", "silu", "add", "rope", "quant", "quant-parts", "norm-rows", "quant-rows", "softmax", "softmax-long",
+         "softmax-rows", "argmax"],
 )  # fmt: skip
 def test_cycles(machine: Machine, insn: object, most: int) -> None:
     assert machine.check(insn).cycles <= most
