@@ -173,8 +173,8 @@ class LaneGroup(wiring.Component):
         return total, late
 
     def _activation(self, word, index):
-        """The byte of the word at ``index``: by two shifts of a machine word each, which is fast in simulation; or, where
-        multipliers are instances, by a tree of multiplexers, which synthesis finds again."""
+        """The byte of the word at ``index``: by two shifts of a machine word each, which is fast in simulation; where
+        multipliers are instances, by a tree, in which synthesis finds the wide multiplexers that a part may have."""
         if self._primitive is not Primitive.BEHAVIOURAL:
             chosen = [word.word_select(place, CODE_BITS) for place in range(BLOCK)]
             for bit in index:

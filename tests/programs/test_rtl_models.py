@@ -33,8 +33,8 @@ ODD = replace(
     vector_lanes=2, queue_depth=3,
 )  # fmt: skip
 TINY = replace(
-    SMALL, name="tiny", memory_bytes=1 << 20, port_bytes=(4, 8), chains=2, mm_tokens=6, stream_atom=4, stream_bytes=96,
-    vector_words=4096, vector_lanes=2, act_bytes=8192, desc_words=128, queue_depth=2,
+    SMALL, name="tiny", memory_bytes=1 << 20, port_bytes=(4, 8), chains=2, mm_tokens=7, packed=True, stream_atom=4,
+    stream_bytes=96, vector_words=4096, vector_lanes=2, act_bytes=8192, desc_words=128, queue_depth=2,
 )  # fmt: skip
 
 
