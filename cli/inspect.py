@@ -50,6 +50,7 @@ def show_summary(summary: ProgramSummary) -> None:
         ("context", f"{summary.max_context:,} tokens"),
         ("instructions", f"{summary.instruction_bytes:,} bytes"),
         ("weights", f"{summary.weight_bytes:,} bytes, {summary.bits_per_weight:.3f} bits a weight"),
+        *((f"of which {name}", f"{size:,} bytes") for name, size in summary.stream_sizes.items() if size),
         ("decode step reads", f"{summary.decode_bytes_per_token:,} bytes with a full context"),
         ("of which KV cache", f"{summary.kv_bytes_per_token:,} bytes a token of context"),
     )

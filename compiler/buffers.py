@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from catenary.compiler.buffer_requests import Request, aliases_of, first_fit, requests_of, slot_name
 from catenary.compiler.builder import Region
 from catenary.compiler.legalise import ACT_REACH, VECTOR_REACH
 from catenary.compiler.memory_plan import MemoryPlan, head_unit, round_up
-from catenary.compiler.schedule import LinearStep, LogitsStep, NodeStep, StageSchedule, inputs, live_ranges, outputs
+from catenary.compiler.schedule import LinearStep, NodeStep, StageSchedule, inputs, live_ranges
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CompileError
 from catenary.isa.graph import Apply, Attention, Combine, Graph, Norm, ValueType
@@ -93,23 +94,8 @@ class BufferPlan:
     act_words: int
 
 
-class _Request(NamedTuple):
-    name: str
-    space: str
-    words: int
-    first: int
-    last: int
-    grows: bool = False
-    """Whether the size depends on the context."""
-
-
 class _DoesNotFitError(CompileError):
     """An attempt at a tile size failed; a smaller one may work."""
-
-
-def words16(nbytes: int) -> int:
-    """16-byte words of the activation buffer that hold ``nbytes`` codes."""
-    return -(-nbytes // BLOCK)
 
 
 def plan_buffers(
@@ -203,7 +189,7 @@ def _plan(
         base += constants[plan.stage.name].size
     tile = _logit_tile(graph, config, tokens)
     requests = {
-        plan.stage.name: _requests(graph, plan, types[plan.stage.name], tokens, tile_rows, tile) for plan in plans
+        plan.stage.name: requests_of(graph, plan, types[plan.stage.name], tokens, tile_rows, tile) for plan in plans
     }
     # What grows with the context lies behind everything else. Shared words mean tokens, so which areas share words must
     # not depend on the context: then neither does the code.
@@ -213,7 +199,7 @@ def _plan(
         top = dict(floor)
         for name, wanted in requests.items():
             chosen = [request for request in wanted if request.grows is grows]
-            starts[name] |= _first_fit(chosen, floor)
+            starts[name] |= first_fit(chosen, floor)
             for request in chosen:
                 top[request.space] = max(top[request.space], starts[name][request.name] + request.words)
         floor = top
@@ -246,132 +232,24 @@ def _logit_tile(graph: Graph, config: AcceleratorConfig, tokens: int) -> int:
     return min(unit * most, round_up(graph.vocab, config.block_rows(BLOCK)))
 
 
-def _requests(
-    graph: Graph,
-    plan: StageSchedule,
-    types: Mapping[str, ValueType],
-    tokens: int,
-    tile_rows: int,
-    tile: int,
-) -> list[_Request]:
-    live = live_ranges(plan)
-    steps = len(plan.steps)
-    found: list[_Request] = []
-    aliases = _aliases(plan, live, types)
-    for index, step in enumerate(plan.steps):
-        if isinstance(step, LinearStep):
-            names = outputs(step)
-            last = max(_root_end(name, live, aliases) for name in names)
-            width = sum(types[name].width for name in names)
-            found.append(_Request(_slot_name(step), "V", tokens * width, index, last))
-        elif isinstance(step, LogitsStep):
-            found.append(_Request(":logits", "V", 2 * tokens * tile, index, steps))
-        else:
-            name = step.node.out
-            if types[name].kind == "q8":
-                words = tokens * words16(types[name].width)
-                found.append(_Request(name, "A", words, index, live[name][1]))
-                found.append(_Request(f"{name}:scales", "V", tokens, index, live[name][1]))
-            elif name not in aliases and name != plan.stage.output:
-                last = _root_end(name, live, aliases)
-                found.append(_Request(name, "V", tokens * types[name].width, index, last))
-            if isinstance(step.node, Attention):
-                found += _attention_requests(step.node, index, graph.max_context, tokens, tile_rows)
-    return found
-
-
-def _attention_requests(node: Attention, step: int, context: int, tokens: int, rows: int) -> list[_Request]:
-    group = node.heads // node.kv_heads
-    code_words = words16(node.head_dim)
-    sizes = {
-        "scores": ("V", rows * context),
-        "key_scales": ("V", context),
-        "value_scales": ("V", context),
-        "query_scales": ("V", tokens * group),
-        "row_constants": ("V", 2 * rows),
-        "queries": ("A", tokens * group * code_words),
-        "keys": ("A", tokens * code_words),
-        "values": ("A", tokens * code_words),
-        "parts": ("A", 2 * rows * words16(context)),
-    }
-    grows = {"scores", "key_scales", "value_scales", "row_constants", "parts"}
-    return [
-        _Request(f"{node.out}:{name}", space, words, step, step, name in grows)
-        for name, (space, words) in sizes.items()
-    ]
-
-
-def _slot_name(step: LinearStep) -> str:
-    return "|".join(node.out for node in step.nodes)
-
-
-def _aliases(
-    plan: StageSchedule, live: Mapping[str, tuple[int, int]], types: Mapping[str, ValueType]
-) -> dict[str, str]:
-    """Values of elementwise nodes that take the place of an operand which nobody reads afterwards."""
-    taken: dict[str, str] = {}
-    pinned = {plan.stage.input, plan.stage.output}
-    for index, step in enumerate(plan.steps):
-        if not isinstance(step, NodeStep) or not isinstance(step.node, Apply | Combine | Norm):
-            continue
-        if step.node.out == plan.stage.output:
-            continue
-        for name in inputs(step):
-            dies = live[name][1] == index and name not in taken.values()
-            if dies and name not in pinned and types[name].width == types[step.node.out].width:
-                taken[step.node.out] = name
-                break
-    return taken
-
-
-def _root_end(name: str, live: Mapping[str, tuple[int, int]], aliases: Mapping[str, str]) -> int:
-    """Last step at which the place of ``name`` is in use, by itself or by a value that took it over."""
-    end = live[name][1]
-    for heir, source in aliases.items():
-        if source == name:
-            end = max(end, _root_end(heir, live, aliases))
-    return end
-
-
-def _first_fit(requests: Sequence[_Request], base: Mapping[str, int]) -> dict[str, int]:
-    """Lowest start for each request that overlaps none alive at the same time; large ones first."""
-    starts: dict[str, int] = {}
-    for request in sorted(requests, key=lambda r: (-r.words, r.first, r.name)):
-        taken = sorted(
-            (starts[other.name], starts[other.name] + other.words)
-            for other in requests
-            if other.name in starts
-            and other.space == request.space
-            and other.first <= request.last
-            and request.first <= other.last
-        )
-        start = base[request.space]
-        for low, high in taken:
-            if start + request.words <= low:
-                break
-            start = max(start, high)
-        starts[request.name] = start
-    return starts
-
-
 def _bind(
     plan: StageSchedule,
     types: Mapping[str, ValueType],
     starts: Mapping[str, int],
-    requests: Sequence[_Request],
+    requests: Sequence[Request],
     carry: Slot,
     constants: Region,
     tokens: int,
 ) -> StageBuffers:
     regions = {r.name: Region(r.space, starts[r.name], r.words) for r in requests}
-    aliases = _aliases(plan, live_ranges(plan), types)
+    aliases = aliases_of(plan, live_ranges(plan), types)
     values: dict[str, Slot] = {}
     attention: dict[str, AttentionScratch] = {}
     if plan.stage.input is not None:
         values[plan.stage.input] = carry
     for step in plan.steps:
         if isinstance(step, LinearStep):
-            region = regions[_slot_name(step)]
+            region = regions[slot_name(step)]
             stride, offset = region.size // tokens, region.start
             for node in step.nodes:
                 values[node.out] = Slot("V", offset, stride, region)

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Emission of one attention node: a loop over KV heads, and inside it one over tiles of query rows.
+"""Emission of one attention node: one loop over KV heads and tiles of query rows together.
 
 Keys and values of earlier passes stream from memory; those of this pass are used from the activation buffer while they
 are being stored. Scores of a tile fill a row for every visible position, so softmax sees whole rows and no running
 maximum is needed.
+
+What belongs to a head and not to a tile (quantising and storing its new rows, loading its scales) stands in the same
+loop and handles no rows in later tiles of the head. With a loop over tiles inside one over heads, nothing of a head
+could be loaded before the tiles of the head before had all ended; so its keys are on their way as soon as the last
+scores before them are done, and its values as soon as that tile's softmax is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from catenary.compiler.buffers import words16
+from catenary.compiler.buffer_requests import words16
 from catenary.compiler.builder import Region
 from catenary.compiler.emit_frame import POSITION, Frame, stream_load
 from catenary.compiler.memory_plan import KvLayout
@@ -41,7 +46,7 @@ KV_SPACE = "kv"
 
 @dataclass(frozen=True)
 class _Head:
-    """Registers in force inside the loop over KV heads."""
+    """Registers in force inside the loop; the first six point to what belongs to the KV head."""
 
     query: int
     key: int
@@ -65,6 +70,7 @@ class _Tile:
         current: rows of this pass that the last row of the tile sees.
         total: positions that the last row sees.
         every: query rows that share a token.
+        once: a number of rows as an operand for the next instruction, 0 in all tiles of a head but its first.
     """
 
     rows: Operand
@@ -75,6 +81,7 @@ class _Tile:
     current: Operand
     total: Operand
     every: int
+    once: Callable[[Operand], Operand]
 
 
 def emit_attention(frame: Frame, node: Attention, index: int) -> None:
@@ -82,7 +89,6 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
     b = frame.b
     layout = frame.plans.memory.kv[frame.schedule.stage.name, node.out]
     group = node.heads // node.kv_heads
-    scratch = frame.buffers.attention[node.out]
     if node.rope is not None:
         _rotate(frame, node.rope, node.q, node.heads, node)
         _rotate(frame, node.rope, node.k, node.kv_heads, node)
@@ -93,32 +99,42 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
             frame.descriptor(register, frame.table.kv(index) + offset)
         b.set(head.query, 0)
         b.set(head.key, 0)
-        with b.loop(Operand(0, node.kv_heads)):
-            tiled = frame.tokens.reg != 0 or not frame.plans.buffers.whole_groups
-            _load_scales(frame, scratch.key_scales, head.key_scales, layout)
-            if tiled:
-                _load_scales(frame, scratch.value_scales, head.value_scales, layout)
-            _quantise(frame, node, head, group)
-            _store_current(frame, node, head, layout)
-            if tiled:
-                with _tiles(frame, node, head, group) as tile:
-                    _scores(frame, node, head, layout, tile)
-                    _context(frame, node, head, layout, tile, group)
-            else:
-                # The loads of the next head's keys wait for these scores only, and overlap all that follows them.
-                tile = _whole(frame, head, group)
-                _scores(frame, node, head, layout, tile)
-                _load_scales(frame, scratch.value_scales, head.value_scales, layout)
-                _context(frame, node, head, layout, tile, group)
-            b.alu(AluFunction.ADD, head.query, head.query, group * node.head_dim)
-            b.alu(AluFunction.ADD, head.key, head.key, node.head_dim)
-            for register, step in (
-                (head.key_codes, layout.head_codes),
-                (head.key_scales, layout.head_scales),
-                (head.value_codes, layout.head_codes),
-                (head.value_scales, layout.head_scales),
-            ):
-                b.alu(AluFunction.ADD, register, register, step)
+        if frame.tokens.reg == 0 and frame.plans.buffers.whole_groups:
+            with b.loop(Operand(0, node.kv_heads)):
+                _tile(frame, node, head, layout, _whole(frame, head, group), group)
+                _next_head(frame, node, head, layout, group)
+        else:
+            with _tiles(frame, node, head, layout, group) as tile:
+                _tile(frame, node, head, layout, tile, group)
+
+
+def _tile(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile, group: int) -> None:
+    """One tile; values are quantised behind the scores, so that their scales need not wait for the tile before."""
+    scratch = frame.buffers.attention[node.out]
+    past = Operand(POSITION)
+    _load_scales(frame, scratch.key_scales, head.key_scales, layout, tile.once(past))
+    rows = tile.once(frame.tokens)
+    _quantise(frame, node.q, head.query, rows, group, node, scratch.queries, scratch.query_scales, 0, node.scale)
+    _quantise(frame, node.k, head.key, rows, 1, node, scratch.keys, scratch.key_scales, POSITION, 1.0)
+    _store(frame, node, layout, rows, scratch.keys, scratch.key_scales, head.key_codes, head.key_scales)
+    _scores(frame, node, head, layout, tile)
+    _load_scales(frame, scratch.value_scales, head.value_scales, layout, tile.once(past))
+    rows = tile.once(frame.tokens)
+    _quantise(frame, node.v, head.key, rows, 1, node, scratch.values, scratch.value_scales, POSITION, 1.0)
+    _store(frame, node, layout, rows, scratch.values, scratch.value_scales, head.value_codes, head.value_scales)
+    _context(frame, node, head, layout, tile, group)
+
+
+def _next_head(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: int) -> None:
+    for register, step in (
+        (head.query, group * node.head_dim),
+        (head.key, node.head_dim),
+        (head.key_codes, layout.head_codes),
+        (head.key_scales, layout.head_scales),
+        (head.value_codes, layout.head_codes),
+        (head.value_scales, layout.head_scales),
+    ):
+        frame.b.alu(AluFunction.ADD, register, register, step)
 
 
 def _past_lines(frame: Frame, rd: int, codes: RowLayout) -> None:
@@ -139,54 +155,64 @@ def _rotate(frame: Frame, rope: str, value: str, heads: int, node: Attention) ->
     frame.emit(insn, [slot.region, table], [slot.region])
 
 
-def _quantise(frame: Frame, node: Attention, head: _Head, group: int) -> None:
-    scratch = frame.buffers.attention[node.out]
-    words = words16(node.head_dim)
-    parts: tuple[tuple[str, int, int, Region, Region, Operand, float], ...] = (
-        (node.q, head.query, group, scratch.queries, scratch.query_scales, Operand(0, 0), node.scale),
-        (node.k, head.key, 1, scratch.keys, scratch.key_scales, Operand(POSITION, 0), 1.0),
-        (node.v, head.key, 1, scratch.values, scratch.value_scales, Operand(POSITION, 0), 1.0),
-    )
-    for value, offset, count, codes, scales, first, multiplier in parts:
-        slot, x = frame.slot(value), frame.at(value)
-        b = frame.b
-        with b.scope(1) as (address,):
-            b.set(address, Operand(offset, x.imm))
-            if x.reg:
-                b.alu(AluFunction.ADD, address, address, Operand(x.reg))
-            insn = Quant(
-                dst=Operand(0, codes.start), dst_stride=words, x=Operand(address), x_stride=slot.stride,
-                rows=frame.tokens, parts=count, elements=node.head_dim,
-                scales=Operand(first.reg, scales.start), scale_stride=count, scale_step=1, multiplier=multiplier,
-            )  # fmt: skip
-            frame.emit(insn, [slot.region], [codes, scales])
+def _quantise(
+    frame: Frame,
+    value: str,
+    offset: int,
+    rows: Operand,
+    count: int,
+    node: Attention,
+    codes: Region,
+    scales: Region,
+    first: int,
+    multiplier: float,
+) -> None:
+    """Quantise ``count`` heads of ``value`` from the offset in register ``offset`` on; scales from ``R[first]`` on."""
+    slot, x = frame.slot(value), frame.at(value)
+    b = frame.b
+    with b.scope(1) as (address,):
+        b.set(address, Operand(offset, x.imm))
+        if x.reg:
+            b.alu(AluFunction.ADD, address, address, Operand(x.reg))
+        insn = Quant(
+            dst=Operand(0, codes.start), dst_stride=words16(node.head_dim), x=Operand(address), x_stride=slot.stride,
+            rows=rows, parts=count, elements=node.head_dim, scales=Operand(first, scales.start), scale_stride=count,
+            scale_step=1, multiplier=multiplier,
+        )  # fmt: skip
+        frame.emit(insn, [slot.region], [codes, scales])
 
 
-def _store_current(frame: Frame, node: Attention, head: _Head, layout: KvLayout) -> None:
-    scratch = frame.buffers.attention[node.out]
+def _store(
+    frame: Frame,
+    node: Attention,
+    layout: KvLayout,
+    rows: Operand,
+    codes: Region,
+    scales: Region,
+    code_line: int,
+    scale_line: int,
+) -> None:
+    """Store the codes and scales of this pass's keys or values behind those of earlier ones."""
     kv = Region(KV_SPACE, 0, 1)
-    for codes, scales, code_line, scale_line in (
-        (scratch.keys, scratch.key_scales, head.key_codes, head.key_scales),
-        (scratch.values, scratch.value_scales, head.value_codes, head.value_scales),
-    ):
-        store = Store(
-            buffer=Buffer.A, format=MemoryFormat.I8, address=Operand(0, codes.start), stride=words16(node.head_dim),
-            memory=Operand(code_line), row=Operand(POSITION), rows=frame.tokens, elements=Operand(0, node.head_dim),
-            pack=layout.codes.pack, row_lines=layout.codes.row_lines,
-        )  # fmt: skip
-        frame.emit(store, [codes], [kv])
-        store = Store(
-            buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(POSITION, scales.start), stride=1,
-            memory=Operand(scale_line), row=Operand(POSITION), rows=frame.tokens, elements=Operand(0, 1),
-            pack=layout.scales.pack, row_lines=layout.scales.row_lines,
-        )  # fmt: skip
-        frame.emit(store, [scales], [kv])
+    store = Store(
+        buffer=Buffer.A, format=MemoryFormat.I8, address=Operand(0, codes.start), stride=words16(node.head_dim),
+        memory=Operand(code_line), row=Operand(POSITION), rows=rows, elements=Operand(0, node.head_dim),
+        pack=layout.codes.pack, row_lines=layout.codes.row_lines,
+    )  # fmt: skip
+    frame.emit(store, [codes], [kv])
+    store = Store(
+        buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(POSITION, scales.start), stride=1,
+        memory=Operand(scale_line), row=Operand(POSITION), rows=rows, elements=Operand(0, 1),
+        pack=layout.scales.pack, row_lines=layout.scales.row_lines,
+    )  # fmt: skip
+    frame.emit(store, [scales], [kv])
 
 
-def _load_scales(frame: Frame, scales: Region, line: int, layout: KvLayout) -> None:
+def _load_scales(frame: Frame, scales: Region, line: int, layout: KvLayout, rows: Operand) -> None:
+    """Load the scales of earlier passes."""
     load = Load(
         buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(0, scales.start), stride=1,
-        memory=Operand(line), rows=Operand(POSITION), elements=Operand(0, 1),
+        memory=Operand(line), rows=rows, elements=Operand(0, 1),
         pack=layout.scales.pack, row_lines=layout.scales.row_lines,
     )  # fmt: skip
     frame.emit(load, [], [scales])
@@ -196,12 +222,12 @@ def _whole(frame: Frame, head: _Head, group: int) -> _Tile:
     """The one tile of a single token whose heads all fit in it."""
     one = frame.tokens
     visible = Operand(POSITION, one.imm)
-    return _Tile(Operand(0, group), 0, 0, head.query, visible, one, visible, group)
+    return _Tile(Operand(0, group), 0, 0, head.query, visible, one, visible, group, lambda rows: rows)
 
 
 @contextmanager
-def _tiles(frame: Frame, node: Attention, head: _Head, group: int) -> Iterator[_Tile]:
-    """A loop that covers all query rows of a KV head; the block inside emits the body for one tile.
+def _tiles(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: int) -> Iterator[_Tile]:
+    """A loop that covers all query rows of all KV heads; the block inside emits the body for one tile.
 
     A tile holds whole tokens while all heads of a KV group fit in one, else some heads of one token. One loop serves
     both, with the same instructions: hardware loops nest four deep, and code must not depend on the context's length.
@@ -210,16 +236,23 @@ def _tiles(frame: Frame, node: Attention, head: _Head, group: int) -> Iterator[_
     out = frame.slot(node.out)
     step = max(1, most // group)
     splits = -(-group // most)
-    with b.scope(9) as (token, first, rows, act, row, offset, length, current, total):
-        tile = _Tile(Operand(rows), act, row, offset, Operand(length), Operand(current), Operand(total), group)
+    with b.scope(10) as (token, first, rows, act, row, offset, length, current, total, once):
+
+        def in_first_tile(number: Operand) -> Operand:
+            b.alu(AluFunction.LESS, once, row, 1)
+            b.alu(AluFunction.MUL, once, once, number)
+            return Operand(once)
+
+        visible = Operand(length), Operand(current), Operand(total)
+        tile = _Tile(Operand(rows), act, row, offset, *visible, group, in_first_tile)
         b.set(token, 0)
         b.set(first, 0)  # query heads of the group that earlier tiles of this token took
         if frame.tokens.reg:
             b.ceil_div(rows, frame.tokens, step, frame.plans.buffers.tokens)
-            b.alu(AluFunction.MUL, rows, rows, splits)
+            b.alu(AluFunction.MUL, rows, rows, splits * node.kv_heads)
             tiles = b.loop(Operand(rows))
         else:
-            tiles = b.loop(Operand(0, -(-frame.tokens.imm // step) * splits))
+            tiles = b.loop(Operand(0, -(-frame.tokens.imm // step) * splits * node.kv_heads))
         with tiles:
             b.set(current, frame.tokens)
             b.alu(AluFunction.SUB, current, current, Operand(token))
@@ -238,13 +271,18 @@ def _tiles(frame: Frame, node: Attention, head: _Head, group: int) -> Iterator[_
             b.alu(AluFunction.ADD, length, POSITION, Operand(token, 1))
             b.alu(AluFunction.ADD, total, POSITION, Operand(current))
             yield tile
-            # The next heads of the same token if there are any left, else the next tokens.
+            # The next heads of the same token if there are any left, else the next tokens, else the next KV head.
             b.alu(AluFunction.ADD, first, first, Operand(rows))
             b.alu(AluFunction.LESS, rows, first, group)
             b.alu(AluFunction.MUL, first, first, Operand(rows))
             b.alu(AluFunction.ADD, token, token, step)
             b.alu(AluFunction.MUL, rows, rows, step)
             b.alu(AluFunction.SUB, token, token, Operand(rows))
+            b.alu(AluFunction.LESS, rows, token, frame.tokens)
+            b.alu(AluFunction.MUL, token, token, Operand(rows))
+            b.alu(AluFunction.LESS, rows, rows, 1)
+            with b.loop(Operand(rows), once=True):
+                _next_head(frame, node, head, layout, group)
 
 
 def _scores(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile) -> None:

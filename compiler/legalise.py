@@ -11,10 +11,8 @@ from catenary.isa.fields import Float32
 from catenary.isa.graph import Attention, Graph, Linear, ValueType, verify
 from catenary.isa.instructions import KEY_LIMIT, Context, Instruction, MatrixMatrix, Quant, Rope, Softmax, Store
 from catenary.isa.memory import row_layout
+from catenary.isa.numbers import MAX_REDUCTION
 from catenary.isa.tensors import BLOCK, QuantTensor
-
-MAX_DEPTH = 132_104
-"""Largest K whose INT32 sums are exact: floor((2**31 - 1) / (128 * 127))."""
 
 
 def largest(cls: type[Instruction], name: str) -> int:
@@ -48,7 +46,7 @@ def legalise(graph: Graph, config: AcceleratorConfig) -> Mapping[str, Mapping[st
                 _most(f"Heads per KV head of {where}", node.heads // node.kv_heads, largest(Context, "group"))
                 _most(f"Heads of {where}", node.heads, largest(Rope, "parts"))
             if isinstance(node, Linear):
-                most = min(MAX_DEPTH, BLOCK * largest(MatrixMatrix, "act_stride"))
+                most = min(MAX_REDUCTION, BLOCK * largest(MatrixMatrix, "act_stride"))
                 _most(f"Columns of the weight of {where}", types[stage.name][node.x].width, most)
     for name, tensor in graph.tensors.items():
         if isinstance(tensor, QuantTensor):

@@ -13,6 +13,8 @@ from catenary.hw.buffers.codes import CodeBuffer
 from catenary.hw.buffers.descriptors import DescriptorBuffer
 from catenary.hw.buffers.vector import VectorBuffer
 from catenary.hw.control.control import Control, TraceSignature
+from catenary.hw.dsp.segment import Primitive
+from catenary.hw.matrix.signatures import tokens_of
 from catenary.hw.matrix.unit import MatrixUnit
 from catenary.hw.memory.line_reader import line_layout, port_names, read_ports
 from catenary.hw.memory.load import LoadUnit
@@ -27,6 +29,7 @@ class Core(wiring.Component):
 
     Parameters:
         config: the accelerator.
+        primitive: what the matrix unit multiplies codes with.
 
     Members:
         control: registers, as :func:`catenary.isa.registers.register_map` places them.
@@ -34,8 +37,8 @@ class Core(wiring.Component):
         trace: what the units do, for waveforms and timelines; leave it open on a board.
     """
 
-    def __init__(self, config: AcceleratorConfig):
-        self._config = config
+    def __init__(self, config: AcceleratorConfig, primitive: Primitive = Primitive.BEHAVIOURAL):
+        self._config, self._primitive = config, primitive
         ports = {
             name: Out(AXI4Signature(half.address_bits, half.data_bits, half.id_bits))
             for name, half in read_ports(config).items()
@@ -57,7 +60,7 @@ class Core(wiring.Component):
         # Bus masters cannot forget what they have begun: `abort`, which stays on until they are idle, is their reset.
         m.submodules.load = load = LoadUnit(config)
         m.submodules.store = store = StoreUnit(config)
-        matrix, vector = MatrixUnit(config), VectorUnit(config)
+        matrix, vector = MatrixUnit(config, primitive=self._primitive), VectorUnit(config)
         m.submodules.matrix = reset(matrix)
         m.submodules.vector = reset(vector)
         for name, unit in (("load", load), ("store", store), ("matrix", matrix), ("vector", vector)):
@@ -80,6 +83,8 @@ class Core(wiring.Component):
             connect(m, client, port)
         for client, port in zip((load.a_write, vector.a_write), a.writes, strict=True):
             connect(m, client, port)
+        if tokens_of(config) > 1:
+            connect(m, matrix.a_beside, a.beside)
         connect(m, load.d_write, d.write)
         connect(m, control.descriptors, d.read)
         connect(m, load.i_write, control.i_write)
@@ -109,6 +114,7 @@ class Core(wiring.Component):
             store.abort.eq(control.abort),
             control.axi_idle.eq(load.idle & store.idle),
             control.moved.eq(load.moved | store.moved),
+            control.multiplies.eq(matrix.multiplies),
             Cat(control.port_read).eq(load.beats),
         ]
         for index in range(len(config.port_bytes)):

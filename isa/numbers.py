@@ -11,6 +11,9 @@ PARTIALS: Final = 128
 CODE_LIMIT: Final = 127
 """Largest magnitude of an activation code."""
 
+MAX_REDUCTION: Final = 132_104
+"""Most products of one integer sum, so that INT32 cannot overflow: ``(2**31 - 1) // (127 * 128)``."""
+
 PROBABILITY_LIMIT: Final = 16383
 """Largest softmax weight, which goes through the matrix unit as two codes: ``128 * high + low``."""
 

@@ -128,6 +128,10 @@ class Program:
         """Bytes of weights that every decode step reads."""
         return self.counts.weight_bytes
 
+    def stream_sizes(self) -> dict[str, int]:
+        """Bytes of all weight streams by what they hold; see :meth:`TensorStore.stream_sizes`."""
+        return TensorStore(self.image, self.tensor_refs, self.config).stream_sizes()
+
     @property
     def bits_per_weight(self) -> float:
         """All stored bits of the linear layers over their original weight count."""

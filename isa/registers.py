@@ -119,6 +119,7 @@ _COMMON = (
     RegisterArray("CYCLES", _single("cycles", 64, Access.READ, "cycles in which a run was going on")),
     _per_unit("BUSY", "cycles in which the unit held an instruction, stalled or not"),
     *(_per_unit(f"STALL_{stall.name}", f"cycles of BUSY in which it waited for {stall.value}") for stall in Stall),
+    RegisterArray("ARRAY", _single("cycles", 64, Access.READ, "cycles in which the multipliers took on tokens")),
 )
 
 

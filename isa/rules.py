@@ -197,7 +197,11 @@ def spans(insn: Instruction) -> tuple[Span, ...]:
 
 
 def misfits(insn: Instruction, config: AcceleratorConfig) -> Iterator[str]:
-    """What the immediates of ``insn`` ask for that ``config`` does not have; sizes in registers count as small."""
+    """What the immediates of ``insn`` ask for that ``config`` does not have.
+
+    A size in a register counts as 1. It may be 0 when the instruction runs, but then too nothing is gained by a place
+    that is not there, and without this rule nothing could be said about most instructions of a prefill.
+    """
     owner = insn.opcode.name
     for span in spans(insn):
         end, size = _end(insn, span), _words(span.buffer, config)

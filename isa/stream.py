@@ -10,23 +10,28 @@ Row blocks with equal headers have equal layouts, so all but :func:`read_block` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.errors import GraphError, ProgramError
+from catenary.isa.errors import ProgramError
+from catenary.isa.outliers import Outliers
 from catenary.isa.stream_decode import Decoded, decode_blocks
-from catenary.isa.stream_encode import encode_blocks
-from catenary.isa.stream_layout import HEADER_BYTES, BlockLayout, stream_layouts
+from catenary.isa.stream_encode import pack, packed_bytes, tensor_layouts
+from catenary.isa.stream_layout import HEADER_BYTES, BlockLayout
+from catenary.isa.stream_outliers import joined
 from catenary.isa.tensors import BLOCK, QuantTensor
 
-Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
+__all__ = [
+    "Expanded", "Outline", "RowBlock", "outline", "pack", "packed_bytes", "read_block", "read_rows", "tensor_layouts",
+    "unpack", "unpack_weights",
+]  # fmt: skip
 
-_RUN_WEIGHTS = 1 << 20
-"""Weights that one step handles: enough to hide the interpreter, few enough to stay in the caches."""
+Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,7 @@ class RowBlock:
         weights: int8 [rows, columns], expanded; 0 where dropped.
         row_scales: float32 [rows], ``s_w``.
         bias: float32 [rows], or ``None``.
+        outliers: what is added to single weights, or ``None``.
         stored_bytes: bytes that the block occupies.
         next_offset: byte at which the next block starts.
     """
@@ -46,6 +52,7 @@ class RowBlock:
     weights: NDArray[np.int8]
     row_scales: NDArray[np.float32]
     bias: NDArray[np.float32] | None
+    outliers: Outliers | None
     stored_bytes: int
     next_offset: int
 
@@ -68,6 +75,7 @@ class Expanded:
         weights: int8 [rows, columns], expanded; 0 where dropped.
         row_scales: float32 [rows], ``s_w``.
         bias: float32 [rows], or ``None``.
+        outliers: what is added to single weights, or ``None``.
         kept: uint8 [rows], N of each row.
         consumed: bytes of all row blocks, without padding to a line.
     """
@@ -75,6 +83,7 @@ class Expanded:
     weights: NDArray[np.int8]
     row_scales: NDArray[np.float32]
     bias: NDArray[np.float32] | None
+    outliers: Outliers | None
     kept: NDArray[np.uint8]
     consumed: int
 
@@ -87,48 +96,13 @@ class Outline:
         rows: output channels of all row blocks.
         bias: float32 [rows], or ``None``.
         consumed: bytes of all row blocks, without padding to a line.
+        sizes: those bytes by what they hold.
     """
 
     rows: int
     bias: NDArray[np.float32] | None
     consumed: int
-
-
-def packed_bytes(tensor: QuantTensor, has_bias: bool, config: AcceleratorConfig) -> int:
-    """Bytes of ``tensor`` as a stream: headers, scales, zeros, bias, indices, codes and section padding."""
-    layouts = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, has_bias, config)
-    return sum(count * layout.stored_bytes for _, count, layout in layouts)
-
-
-def pack(tensor: QuantTensor, bias: NDArray[np.float32] | None, config: AcceleratorConfig) -> NDArray[np.uint8]:
-    """Write a weight stream.
-
-    Args:
-        tensor: a tensor that passes :meth:`QuantTensor.check`.
-        bias: float32 [rows], or ``None``.
-        config: the accelerator that will read it.
-
-    Returns:
-        uint8 [bytes], a multiple of ``config.stream_atom``; the caller pads it to a line.
-
-    Raises:
-        GraphError: a row that keeps another number of weights than it says, or a bias of another length.
-        ProgramError: a size that the header cannot hold.
-    """
-    if bias is not None and bias.shape != (tensor.rows,):
-        raise GraphError(f"Bias of a stream must have shape ({tensor.rows},), not {bias.shape}")
-    out = np.zeros(packed_bytes(tensor, bias is not None, config), np.uint8)
-    offset = 0
-    runs = stream_layouts(tensor.kept, tensor.columns, tensor.bits, tensor.group, bias is not None, config)
-    for first, total, layout in runs:
-        step = _run_length(layout)
-        for start in range(0, total, step):
-            count = min(step, total - start)
-            size = count * layout.stored_bytes
-            region = out[offset : offset + size].reshape(count, layout.stored_bytes)
-            encode_blocks(region, tensor, bias, first + start * layout.rows, layout)
-            offset += size
-    return out
+    sizes: Mapping[str, int]
 
 
 def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantTensor, NDArray[np.float32] | None, int]:
@@ -154,6 +128,8 @@ def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantT
                 f"Row blocks of one tensor must have {layout.bits} bits and {layout.group_blocks} blocks in a group, "
                 f"not {part.layout.bits} and {part.layout.group_blocks}"
             )
+        if part.layout.has_table != layout.has_table:
+            raise ProgramError("Row blocks of one tensor must all have a table or none, not some")
     tensor = QuantTensor(
         columns=columns,
         bits=layout.bits,
@@ -163,7 +139,9 @@ def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantT
         kept=_kept(parts),
         scales=np.concatenate([part.scales for part in parts]),
         zeros=np.concatenate([part.zeros for part in parts]),
-        channel_scales=np.concatenate([part.row_scales for part in parts]),
+        channel_scales=_row_scales(parts),
+        table=_table(parts),
+        outliers=_outliers(parts),
     )
     return tensor, _bias(parts), consumed
 
@@ -171,12 +149,13 @@ def unpack(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[QuantT
 def outline(data: Bytes, columns: int, config: AcceleratorConfig) -> Outline:
     """Walk a whole stream from header to header; arguments as for :func:`unpack`, whose cost it is far below.
 
-    Headers and biases are verified; scales, indices and codes are not looked at.
+    Headers and biases are verified; the other sections are not looked at.
 
     Raises:
         ProgramError: a truncated stream, a damaged header, or a bias that is not finite or only in some row blocks.
     """
     rows = consumed = 0
+    sizes: Counter[str] = Counter()
     biases: list[NDArray[np.float32]] = []
     for layout, blocks in _runs(_as_array(data), columns, config):
         section, count = layout.bias, len(blocks) * layout.rows
@@ -184,12 +163,13 @@ def outline(data: Bytes, columns: int, config: AcceleratorConfig) -> Outline:
             octets = np.ascontiguousarray(blocks[:, section.offset : section.offset + section.used])
             biases.append(octets.view("<f4").astype(np.float32).reshape(count))
         rows, consumed = rows + count, consumed + blocks.size
+        sizes.update({name: len(blocks) * size for name, size in layout.breakdown().items()})
     bias = np.concatenate(biases) if biases else None
     if bias is not None and len(bias) != rows:
         raise ProgramError("Row blocks of one layer must all have a bias or none, not some")
     if bias is not None and not np.isfinite(bias).all():
         raise ProgramError(f"Bias of a row block must be finite, not {bias[~np.isfinite(bias)][0]}")
-    return Outline(rows, bias, consumed)
+    return Outline(rows, bias, consumed, sizes)
 
 
 def unpack_weights(data: Bytes, columns: int, config: AcceleratorConfig) -> Expanded:
@@ -200,7 +180,7 @@ def unpack_weights(data: Bytes, columns: int, config: AcceleratorConfig) -> Expa
     for part in parts:
         weights[row : row + len(part.codes)] = part.weights()[:, :columns]
         row += len(part.codes)
-    return Expanded(weights, np.concatenate([part.row_scales for part in parts]), _bias(parts), _kept(parts), consumed)
+    return Expanded(weights, _row_scales(parts), _bias(parts), _outliers(parts), _kept(parts), consumed)
 
 
 def read_rows(data: Bytes, columns: int, rows: int, config: AcceleratorConfig) -> Expanded:
@@ -231,7 +211,7 @@ def read_rows(data: Bytes, columns: int, rows: int, config: AcceleratorConfig) -
     bias = None
     if any(part.bias is not None for part in parts):
         bias = np.concatenate([np.full(len(p.codes), -0.0, np.float32) if p.bias is None else p.bias for p in parts])
-    return Expanded(weights, np.concatenate([part.row_scales for part in parts]), bias, _kept(parts), offset)
+    return Expanded(weights, _row_scales(parts), bias, _outliers(parts), _kept(parts), offset)
 
 
 def read_block(data: Bytes, offset: int, columns: int, config: AcceleratorConfig) -> RowBlock:
@@ -244,16 +224,11 @@ def read_block(data: Bytes, offset: int, columns: int, config: AcceleratorConfig
     layout = _layout_at(stream, offset, columns, config)
     size = layout.stored_bytes
     part = decode_blocks(stream[offset : offset + size].reshape(1, size), layout, columns)
-    return RowBlock(layout, part.weights()[:, :columns], part.row_scales, part.bias, size, offset + size)
+    return RowBlock(layout, part.weights()[:, :columns], part.row_scales, part.bias, part.outliers, size, offset + size)
 
 
 def _as_array(data: Bytes) -> NDArray[np.uint8]:
     return data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
-
-
-def _run_length(layout: BlockLayout) -> int:
-    """Row blocks that one step handles."""
-    return max(1, _RUN_WEIGHTS // (layout.rows * layout.blocks * BLOCK))
 
 
 def _kept(parts: list[Decoded]) -> NDArray[np.uint8]:
@@ -265,6 +240,27 @@ def _bias(parts: list[Decoded]) -> NDArray[np.float32] | None:
     if found and len(found) != len(parts):
         raise ProgramError("Row blocks of one layer must all have a bias or none, not some")
     return np.concatenate(found) if found else None
+
+
+def _row_scales(parts: list[Decoded]) -> NDArray[np.float32]:
+    return np.concatenate([part.row_scales for part in parts])
+
+
+def _outliers(parts: list[Decoded]) -> Outliers | None:
+    return joined([(len(part.codes), part.outliers) for part in parts])
+
+
+def _table(parts: list[Decoded]) -> NDArray[np.int8] | None:
+    """The one table of row blocks that all have one, or all have none."""
+    tables = [part.tables for part in parts if part.tables is not None]
+    if not tables:
+        return None
+    every = np.concatenate(tables)[:, : 1 << parts[0].layout.bits]
+    other = every[(every != every[0]).any(axis=1)]
+    if len(other):
+        raise ProgramError(f"Row blocks of one tensor must have the table {every[0].tolist()}, not {other[0].tolist()}")
+    table: NDArray[np.int8] = every[0].copy()
+    return table
 
 
 def _layout_at(stream: NDArray[np.uint8], offset: int, columns: int, config: AcceleratorConfig) -> BlockLayout:
@@ -297,7 +293,7 @@ def _decode_all(data: Bytes, columns: int, config: AcceleratorConfig) -> tuple[l
 def _equal_blocks(stream: NDArray[np.uint8], layout: BlockLayout) -> NDArray[np.uint8]:
     """The run of row blocks with the first one's header, at most one step long: uint8 [count, stored_bytes]."""
     size = layout.stored_bytes
-    most = min(_run_length(layout), len(stream) // size)
+    most = min(layout.at_once, len(stream) // size)
     blocks = stream[: most * size].reshape(most, size)
     other = (blocks[:, :HEADER_BYTES] != blocks[0, :HEADER_BYTES]).any(axis=1)
     return blocks[: int(other.argmax())] if other.any() else blocks

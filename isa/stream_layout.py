@@ -19,15 +19,21 @@ from numpy.typing import NDArray
 from catenary.isa.bitpack import packed_length
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ProgramError
-from catenary.isa.tensors import BLOCK, KEPT_CHOICES
+from catenary.isa.tensors import BLOCK, KEPT_CHOICES, TABLE_ENTRIES, WEIGHT_LIMIT
 
 HEADER_BYTES = 16
 MAGIC = 0xC7
 VERSION = 1
 BITS_CODES = (2, 3, 4, 8)
+"""Weight bits by the header's ``bits`` code."""
+
 SPARSE_GROUP_BLOCKS = 32
 """Most blocks in a group of sparse weights: the unit holds a group's index until the codes come."""
-"""Weight bits by the header's ``bits`` code."""
+
+OUTLIER_BYTES = 4
+
+_WEIGHTS_AT_ONCE = 1 << 20
+"""Weights that one step handles: enough to hide the interpreter, few enough to stay in the caches."""
 
 
 class IndexKind(IntEnum):
@@ -38,8 +44,8 @@ class IndexKind(IntEnum):
     INDEX4 = 2
 
 
-class HeaderField(NamedTuple):
-    """Bits ``offset`` to ``offset + width - 1`` of the header, read as one little-endian 128-bit integer."""
+class StreamField(NamedTuple):
+    """Bits ``offset`` to ``offset + width - 1`` of a header or an outlier, read as one little-endian integer."""
 
     name: str
     offset: int
@@ -48,23 +54,36 @@ class HeaderField(NamedTuple):
 
 
 HEADER_FIELDS = (
-    HeaderField("magic", 0, 8, f"{MAGIC:#04x}; never 0, so padding cannot be taken for a row block"),
-    HeaderField("version", 8, 4, f"version of this format: {VERSION}"),
-    HeaderField("bits", 12, 2, "bits per code: 0 = 2, 1 = 3, 2 = 4, 3 = 8 (signed)"),
-    HeaderField("index", 14, 2, "index kind: 0 = none, 1 = bitmap, 2 = 4-bit indices; 3 is reserved"),
-    HeaderField("kept", 16, 3, "log2 N of N:16, 0 to 4"),
-    HeaderField("has_bias", 19, 1, "1 = a bias section follows the channel scales"),
-    HeaderField("table", 20, 4, "0 = affine codes, w = (q - z) s; others are reserved for tables of 16 weights"),
-    HeaderField("reserved_a", 24, 8, "0"),
-    HeaderField("rows", 32, 16, "rows (output channels) of this block, 1 to chains x chain length / N"),
-    HeaderField("groups", 48, 16, "groups along K: blocks / group_blocks, rounded up"),
-    HeaderField("group_blocks", 64, 16, "blocks of 16 columns in a group; the last group may have fewer"),
-    HeaderField("blocks", 80, 16, "blocks of 16 columns in a row: columns / 16, rounded up"),
-    HeaderField("outliers", 96, 16, "0; reserved for the number of outliers in a sparse section"),
-    HeaderField("checksum_row", 112, 1, "0; reserved for a checksum row after the last row"),
-    HeaderField("reserved_b", 113, 15, "0"),
+    StreamField("magic", 0, 8, f"{MAGIC:#04x}; never 0, so padding cannot be taken for a row block"),
+    StreamField("version", 8, 4, f"version of this format: {VERSION}"),
+    StreamField("bits", 12, 2, "bits per code: 0 = 2, 1 = 3, 2 = 4, 3 = 8 (signed)"),
+    StreamField("index", 14, 2, "index kind: 0 = none, 1 = bitmap, 2 = 4-bit indices; 3 is reserved"),
+    StreamField("kept", 16, 3, "log2 N of N:16, 0 to 4"),
+    StreamField("has_bias", 19, 1, "1 = a bias section follows the channel scales"),
+    StreamField(
+        "table",
+        20,
+        4,
+        "0 = affine codes, T[q] = q; 1 = a table section follows the header (not for 8 bits); others are reserved",
+    ),
+    StreamField("reserved_a", 24, 8, "0"),
+    StreamField("rows", 32, 16, "rows (output channels) of this block, 1 to chains x chain length / N"),
+    StreamField("groups", 48, 16, "groups along K: blocks / group_blocks, rounded up"),
+    StreamField("group_blocks", 64, 16, "blocks of 16 columns in a group; the last group may have fewer"),
+    StreamField("blocks", 80, 16, "blocks of 16 columns in a row: columns / 16, rounded up"),
+    StreamField("outliers", 96, 16, "entries of the outlier section; 0 = there is none"),
+    StreamField("checksum_row", 112, 1, "0; reserved for a checksum row after the last row"),
+    StreamField("reserved_b", 113, 15, "0"),
 )
 """Every bit of the header, least significant first; each belongs to exactly one field."""
+
+OUTLIER_FIELDS = (
+    StreamField("value", 0, 8, f"INT8, -{WEIGHT_LIMIT} to {WEIGHT_LIMIT}: the weight that is added"),
+    StreamField("column", 8, 4, f"column inside its block of {BLOCK}"),
+    StreamField("advance", 12, 8, "blocks to go on before this entry, from block 0 on"),
+    StreamField("lane", 20, 12, "lane that multiplies; row r of the row block owns lanes r N to r N + N - 1"),
+)
+"""Every bit of an entry of the outlier section, least significant first."""
 
 
 class Section(NamedTuple):
@@ -141,6 +160,8 @@ class BlockLayout:
         group_blocks: blocks in a group.
         has_bias: a bias section is present.
         atom: bytes to which every section is padded; a property of the accelerator, not of the header.
+        has_table: a table section is present.
+        outlier_words: entries of the outlier section.
     """
 
     rows: int
@@ -150,11 +171,18 @@ class BlockLayout:
     group_blocks: int
     has_bias: bool
     atom: int
+    has_table: bool = False
+    outlier_words: int = 0
 
     @property
     def groups(self) -> int:
         """Groups along K."""
         return -(-self.blocks // self.group_blocks)
+
+    @property
+    def at_once(self) -> int:
+        """Row blocks that the host packs or reads in one step."""
+        return max(1, _WEIGHTS_AT_ONCE // (self.rows * self.blocks * BLOCK))
 
     @property
     def index_too_long(self) -> bool:
@@ -170,14 +198,24 @@ class BlockLayout:
         return self._section(0, HEADER_BYTES)
 
     @property
+    def table(self) -> Section:
+        """What each code stands for, INT8; or nothing."""
+        return self._section(self.header.end, TABLE_ENTRIES if self.has_table else 0)
+
+    @property
     def channel_scales(self) -> Section:
         """One FP32 per row."""
-        return self._section(self.header.end, 4 * self.rows)
+        return self._section(self.table.end, 4 * self.rows)
 
     @property
     def bias(self) -> Section:
         """One FP32 per row, or nothing."""
         return self._section(self.channel_scales.end, 4 * self.rows if self.has_bias else 0)
+
+    @property
+    def outliers(self) -> Section:
+        """Entries of :data:`OUTLIER_FIELDS`, or nothing."""
+        return self._section(self.bias.end, OUTLIER_BYTES * self.outlier_words)
 
     def _run(self, offset: int, first: int, count: int, blocks: int) -> GroupRun:
         cells = blocks * self.rows
@@ -188,7 +226,7 @@ class BlockLayout:
 
     def runs(self) -> Iterator[GroupRun]:
         """The full groups, then the last one if it is short."""
-        offset = self.bias.end
+        offset = self.outliers.end
         full, rest = divmod(self.blocks, self.group_blocks)
         if full:
             run = self._run(offset, 0, full, self.group_blocks)
@@ -200,7 +238,7 @@ class BlockLayout:
     @property
     def stored_bytes(self) -> int:
         """Bytes of the whole row block, padding included."""
-        end = self.bias.end
+        end = self.outliers.end
         for run in self.runs():
             end = run.offset + run.count * run.stride
         return end
@@ -209,8 +247,10 @@ class BlockLayout:
         """Bytes of the row block by what they hold; together :attr:`stored_bytes`."""
         sizes = {
             "header": HEADER_BYTES,
+            "table": self.table.used,
             "channel scales": self.channel_scales.used,
             "bias": self.bias.used,
+            "outliers": self.outliers.used,
             "scales and zeros": sum(run.count * run.params.used for run in self.runs()),
             "index": sum(run.count * run.index.used for run in self.runs()),
             "codes": sum(run.count * run.codes.used for run in self.runs()),
@@ -230,11 +270,15 @@ class BlockLayout:
             "index": index_kind(self.kept),
             "kept": KEPT_CHOICES.index(self.kept),
             "has_bias": int(self.has_bias),
+            "table": int(self.has_table),
             "rows": self.rows,
             "groups": self.groups,
             "group_blocks": self.group_blocks,
             "blocks": self.blocks,
+            "outliers": self.outlier_words,
         }
+        if self.has_table and self.bits == 8:
+            raise ProgramError("Table of a row block must be for codes of at most 4 bits, not 8")
         if self.index_too_long:
             raise ProgramError(
                 f"Group of sparse weights must have at most {SPARSE_GROUP_BLOCKS * BLOCK} columns, "
@@ -258,9 +302,15 @@ class BlockLayout:
         word = int.from_bytes(header, "little")
         values = {field.name: word >> field.offset & ((1 << field.width) - 1) for field in HEADER_FIELDS}
         wanted = {"magic": MAGIC, "version": VERSION}
-        for name in ("magic", "version", "table", "reserved_a", "outliers", "checksum_row", "reserved_b"):
+        for name in ("magic", "version", "reserved_a", "checksum_row", "reserved_b"):
             if values[name] != wanted.get(name, 0):
                 raise ProgramError(f"{name} of a row block must be {wanted.get(name, 0):#x}, not {values[name]:#x}")
+        bits = BITS_CODES[values["bits"]]
+        tables = 0 if bits == 8 else 1
+        if values["table"] > tables:
+            raise ProgramError(
+                f"table of a row block of {bits}-bit codes must be at most {tables}, not {values['table']}"
+            )
         if values["kept"] >= len(KEPT_CHOICES):
             raise ProgramError(f"kept of a row block must be at most {len(KEPT_CHOICES) - 1}, not {values['kept']}")
         kept = KEPT_CHOICES[values["kept"]]
@@ -274,11 +324,13 @@ class BlockLayout:
         layout = cls(
             rows=values["rows"],
             kept=kept,
-            bits=BITS_CODES[values["bits"]],
+            bits=bits,
             blocks=values["blocks"],
             group_blocks=values["group_blocks"],
             has_bias=bool(values["has_bias"]),
             atom=atom,
+            has_table=bool(values["table"]),
+            outlier_words=values["outliers"],
         )
         if layout.index_too_long:
             raise ProgramError(
@@ -290,9 +342,15 @@ class BlockLayout:
 
 
 def stream_layouts(
-    kept: NDArray[np.uint8], columns: int, bits: int, group: int, has_bias: bool, config: AcceleratorConfig
+    kept: NDArray[np.uint8],
+    columns: int,
+    bits: int,
+    group: int,
+    has_bias: bool,
+    config: AcceleratorConfig,
+    has_table: bool = False,
 ) -> Iterator[tuple[int, int, BlockLayout]]:
-    """Split rows into row blocks: at changes of N, and at ``config.block_rows(N)``.
+    """Split rows without outliers into row blocks: at changes of N, and at ``config.block_rows(N)``.
 
     Args:
         kept: uint8 [rows], N of each row.
@@ -300,6 +358,7 @@ def stream_layouts(
         bits, group: as in :class:`QuantTensor`.
         has_bias: the layer has a bias.
         config: the accelerator.
+        has_table: the row blocks have a table.
 
     Yields:
         (first row, number of row blocks, their layout): row blocks of equal layout together.
@@ -312,5 +371,5 @@ def stream_layouts(
         full, rest = divmod(end - first, size)
         for row, count, rows in ((first, full, size), (first + full * size, 1, rest)):
             if count and rows:
-                layout = BlockLayout(rows, n, bits, blocks, group_blocks, has_bias, config.stream_atom)
+                layout = BlockLayout(rows, n, bits, blocks, group_blocks, has_bias, config.stream_atom, has_table)
                 yield row, count, layout

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -133,6 +134,18 @@ class TensorStore(Mapping[str, Tensor]):
     def outline(self) -> dict[str, Tensor]:
         """Stand-ins of the right types and shapes, without contents and without cost; only after :meth:`check`."""
         return {name: _stand_in(ref) for name, ref in self._refs.items()}
+
+    def stream_sizes(self) -> dict[str, int]:
+        """Bytes of all weight streams by what they hold, each stream once, without padding to a line; reads headers.
+
+        Raises:
+            ProgramError: as :meth:`check`.
+        """
+        sizes: Counter[str] = Counter()
+        for name, ref in self._refs.items():
+            if ref.kind == WEIGHT:
+                sizes.update(self._outline(name).sizes)
+        return dict(sizes)
 
     def _extent(self, name: str) -> tuple[int, int]:
         """First byte of tensor ``name`` in the image, and the byte behind it; both are inside."""

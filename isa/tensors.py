@@ -3,19 +3,22 @@
 
 The two-level weight format follows QServe (arXiv 2405.04532): codes, then one byte of scale and one byte of zero per
 group, then one FP32 scale per output channel, so that the multipliers only ever see INT8 weights
-``w = (q - z) * s`` with ``|w| <= 127``.
+``w = (q - z) * s`` with ``|w| <= 127``. A table may stand between a code and its integer, ``w = (T[q] - z) * s``, and
+single weights that are too large for their group may have the rest added as outliers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.bitpack import count_bits
 from catenary.isa.errors import GraphError
+from catenary.isa.outliers import Outliers
 
 BLOCK = 16
 """M of N:M sparsity: weights along K are kept or dropped inside blocks of 16."""
@@ -25,6 +28,9 @@ KEPT_CHOICES = (1, 2, 4, 8, 16)
 
 WEIGHT_LIMIT = 127
 """Largest magnitude of an expanded weight in a program file."""
+
+TABLE_ENTRIES = 16
+"""Entries of a table of weights: one for each 4-bit code."""
 
 _CHECKED_AT_ONCE = 1 << 19
 """Weights that are expanded at a time while a tensor is checked."""
@@ -85,8 +91,9 @@ class FloatTensor:
 class QuantTensor:
     """A quantised, N:16-sparse weight matrix of ``rows`` output channels and ``columns`` inputs.
 
-    Columns are padded to whole blocks of 16 (``blocks = ceil(columns / 16)``). Dropped and padded positions hold the
-    filler ``q = z`` and so weigh 0. A row keeps exactly ``kept[row]`` positions of every block.
+    Columns are padded to whole blocks of 16 (``blocks = ceil(columns / 16)``). A row keeps exactly ``kept[row]``
+    positions of every block; dropped ones weigh 0 and hold the filler ``q = z``, or code 0 where there is a table.
+    Padded positions weigh 0 too, by their codes where they are kept.
 
     Attributes:
         columns: K, before padding.
@@ -98,6 +105,8 @@ class QuantTensor:
         scales: uint8 [rows, groups], ``s``; all ones for 8 bits.
         zeros: uint8 [rows, groups], ``z``; all zeros for 8 bits.
         channel_scales: float32 [rows], ``s_w``.
+        table: int8 [2**bits], the integer ``T[q]`` of each code, or ``None`` for ``T[q] = q``; never with 8 bits.
+        outliers: integers that are added to single weights, dropped ones too, or ``None``.
     """
 
     columns: int
@@ -109,6 +118,8 @@ class QuantTensor:
     scales: NDArray[np.uint8]
     zeros: NDArray[np.uint8]
     channel_scales: NDArray[np.float32]
+    table: NDArray[np.int8] | None = None
+    outliers: Outliers | None = None
 
     @property
     def rows(self) -> int:
@@ -140,22 +151,28 @@ class QuantTensor:
             scales=self.scales[part],
             zeros=self.zeros[part],
             channel_scales=self.channel_scales[part],
+            outliers=None if self.outliers is None else self.outliers.rows_of(part),
         )
 
     def expanded(self) -> NDArray[np.int16]:
-        """Integer weights ``w = (q - z) * s``, int16 [rows, columns]; 0 where dropped."""
-        return self._expanded()[:, : self.columns]
+        """Integer weights ``w = (T[q] - z) * s``, int16 [rows, columns]; 0 where dropped, outliers not added."""
+        return self._expanded()[:, : self.columns].astype(np.int16, copy=False)
 
-    def _expanded(self) -> NDArray[np.int16]:
-        """Integer weights with the columns that pad the last block, int16 [rows, blocks * 16]."""
+    def _expanded(self) -> NDArray[np.signedinteger[Any]]:
+        """Integer weights with the columns that pad the last block, [rows, blocks * 16]."""
         width = self.blocks * BLOCK
+        # Of unsigned bytes, q - z is at least -255; times s that wraps in int16 only to magnitudes of 511 and more, so
+        # check() still sees it. An entry of a table may be negative.
+        dtype: type[np.signedinteger[Any]] = np.int16 if self.table is None else np.int32
 
-        def wide(per_group: NDArray[np.uint8]) -> NDArray[np.int16]:
-            return np.repeat(per_group.astype(np.int16), min(self.group, width), axis=1)[:, :width]
+        def wide(per_group: NDArray[np.uint8]) -> NDArray[np.signedinteger[Any]]:
+            return np.repeat(per_group.astype(dtype), min(self.group, width), axis=1)[:, :width]
 
-        # One byte times another wraps in int16 only to magnitudes of 511 and more, so check() still sees it.
-        weights = self.codes if self.bits == 8 else (self.codes - wide(self.zeros)) * wide(self.scales)
-        return np.where(self.mask, weights, np.int16(0))
+        values: NDArray[np.signedinteger[Any]] = self.codes
+        if self.table is not None:
+            values = self.table.astype(dtype)[self.codes]
+        weights = values if self.bits == 8 else (values - wide(self.zeros)) * wide(self.scales)
+        return np.where(self.mask, weights, dtype(0))
 
     def check(self, name: str) -> None:
         """Verify every rule of the format.
@@ -188,6 +205,12 @@ class QuantTensor:
         low, high = (-128, 127) if self.bits == 8 else (0, (1 << self.bits) - 1)
         if rows and (self.codes.min() < low or self.codes.max() > high):
             raise GraphError(f"Codes of {name} must be in {low}..{high}, not {self.codes.min()}..{self.codes.max()}")
+        if self.table is not None:
+            wanted = None if self.bits == 8 else (1 << self.bits,)
+            if self.table.dtype != np.int8 or self.table.shape != wanted:
+                found = f"{self.table.dtype.name} {self.table.shape}"
+                rule = "absent for 8-bit codes" if wanted is None else f"int8 {wanted}"
+                raise GraphError(f"Table of {name} must be {rule}, not {found}")
         if self.bits == 8 and ((self.scales != 1).any() or self.zeros.any()):
             raise GraphError(f"8-bit codes of {name} must have scale 1 and zero 0, not others")
         step = max(1, _CHECKED_AT_ONCE // width)
@@ -197,10 +220,15 @@ class QuantTensor:
             if weights.max() > WEIGHT_LIMIT or weights.min() < -WEIGHT_LIMIT:
                 row, column = np.argwhere((weights > WEIGHT_LIMIT) | (weights < -WEIGHT_LIMIT))[0].tolist()
                 row, group = start + row, column // self.group
-                value = (int(self.codes[row, column]) - int(self.zeros[row, group])) * int(self.scales[row, group])
-                rule = f"must be at most {WEIGHT_LIMIT} in magnitude"
-                raise GraphError(f"Weight (q - z) * s of {name} at row {row}, column {column} {rule}, not {abs(value)}")
+                code = int(self.codes[row, column])
+                entry = code if self.table is None else int(self.table[code])
+                value = (entry - int(self.zeros[row, group])) * int(self.scales[row, group])
+                rule = f"at row {row}, column {column} must be at most {WEIGHT_LIMIT} in magnitude"
+                term = "q" if self.table is None else "T[q]"
+                raise GraphError(f"Weight ({term} - z) * s of {name} {rule}, not {abs(value)}")
             if weights[:, self.columns :].any():
                 raise GraphError(f"Columns of {name} past {self.columns} must weigh 0, not something else")
+        if self.outliers is not None:
+            self.outliers.check(name, rows, self.columns, width)
         if not np.isfinite(self.channel_scales).all():
             raise GraphError(f"Channel scales of {name} must be finite, not {self.channel_scales.tolist()[:4]}")

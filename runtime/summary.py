@@ -37,6 +37,7 @@ class ProgramSummary:
         max_context: positions of the KV cache.
         instruction_bytes: code and descriptor tables.
         weight_bytes: weights that every decode step reads.
+        stream_sizes: bytes of the weight streams by what they hold; padding of streams to lines is left out.
         bits_per_weight: stored bits of the linear layers over their original weight count.
         decode_bytes_per_token: what a decode step reads when the whole context is in use.
         kv_bytes_per_token: what each token of context adds to it.
@@ -51,6 +52,7 @@ class ProgramSummary:
     max_context: int
     instruction_bytes: int
     weight_bytes: int
+    stream_sizes: dict[str, int]
     bits_per_weight: float
     decode_bytes_per_token: int
     kv_bytes_per_token: int
@@ -72,6 +74,7 @@ def summarise(program: Program) -> ProgramSummary:
         max_context=program.graph.max_context,
         instruction_bytes=program.instruction_bytes,
         weight_bytes=program.weight_bytes,
+        stream_sizes=program.stream_sizes(),
         bits_per_weight=program.bits_per_weight,
         decode_bytes_per_token=program.decode_bytes_per_token(program.graph.max_context),
         kv_bytes_per_token=program.counts.kv_bytes_per_token,

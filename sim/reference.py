@@ -104,7 +104,8 @@ class Reference:
                 assert isinstance(tensor, QuantTensor)  # verified
                 if name not in self._weights:
                     tensor.check(name)  # or else the next line could wrap round
-                    self._weights[name] = arith.PreparedWeights.from_codes(tensor.expanded().astype(np.int8))
+                    codes = tensor.expanded().astype(np.int8)
+                    self._weights[name] = arith.PreparedWeights.from_codes(codes, tensor.outliers)
                     self._channel_scales[name] = tensor.channel_scales
                 self._widen(stage, layer, node.bias)
             case Norm():

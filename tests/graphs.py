@@ -238,11 +238,12 @@ def rope_table(context: int, rotary_dim: int, theta: float = 10000.0) -> NDArray
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def quantised_form(graph: Graph, seed: int | None = None, bits: int = 8) -> Graph:
+def quantised_form(graph: Graph, seed: int | None = None, bits: int = 8, corrected: bool = False) -> Graph:
     """``graph`` (float form) in quantised form, verified.
 
     Without a ``seed``, weights are rounded to 8 bits and the result computes nearly what ``graph`` does. With one, they
-    are replaced by random legal tensors of ``bits``-bit codes with N of N:16 mixed between row blocks.
+    are replaced by random legal tensors of ``bits``-bit codes with N of N:16 mixed between row blocks; ``corrected``
+    gives half of them a table each (unless they have 8 bits), and half of them outliers.
     """
     tensors = dict(graph.tensors)
     rng = None if seed is None else np.random.default_rng([seed, 3])
@@ -259,11 +260,13 @@ def quantised_form(graph: Graph, seed: int | None = None, bits: int = 8) -> Grap
                     weight = graph.tensors[name]
                     assert isinstance(weight, FloatTensor)
                     rows, columns = weight.shape
-                    tensors[name] = (
-                        rounded_weights(weight.to_float32())
-                        if rng is None
-                        else random_weights(rng, rows, columns, bits, group=int(rng.choice([16, 32, 128])))
-                    )
+                    if rng is None:
+                        tensors[name] = rounded_weights(weight.to_float32())
+                        continue
+                    table = corrected and bits != 8 and bool(rng.integers(2))
+                    outliers = rows * columns // 50 + 1 if corrected and rng.integers(2) else 0
+                    group = int(rng.choice([16, 32, 128]))
+                    tensors[name] = random_weights(rng, rows, columns, bits, group, table=table, outliers=outliers)
                 node = replace(node, x=codes)
             nodes.append(node)
         stages.append(replace(stage, nodes=tuple(nodes)))

@@ -104,6 +104,19 @@ class ARead(Signature):
         )
 
 
+class ABeside(Signature):
+    """A second word for a reader of A, in the same cycle as that of :class:`ARead`.
+
+    Members:
+        both: the request asks for a second word; it is then accepted only while A is not written.
+        address: of the second word.
+        data: its codes, with those of the first one. ``fault`` is common to both.
+    """
+
+    def __init__(self):
+        super().__init__({"both": Out(1), "address": Out(A_ADDRESS_BITS), "data": In(BLOCK * CODE_BITS)})
+
+
 class AWrite(Signature):
     """A writer of A: one word of 16 codes a cycle, each with its own enable.
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
@@ -52,6 +52,7 @@ class VectorBuffer(wiring.Component):
         read_fault, write_fault = Signal(), Signal()
         m.d.comb += [read_fault.eq(read_end > words), write_fault.eq(write_end > words)]
         outputs = []
+        turned = self._turned(m, list(target.data), -target.address[: self._rotation], "write")
         for bank in range(lanes):
             memory = Memory(shape=32, depth=words // lanes, init=[])
             m.submodules[f"bank_{bank}"] = memory
@@ -60,7 +61,7 @@ class VectorBuffer(wiring.Component):
                 reader.addr.eq(self._row(source.address, bank)),
                 reader.en.eq(reading.valid),
                 writer.addr.eq(self._row(target.address, bank)),
-                writer.data.eq(self._rotated(m, target.data, bank, target.address, f"write_{bank}")),
+                writer.data.eq(turned[bank]),
                 writer.en.eq(writing.valid & ~write_fault & (self._lane(target.address, bank) < target.count)),
             ]
             outputs.append(reader.data)
@@ -75,11 +76,9 @@ class VectorBuffer(wiring.Component):
         m.d.sync += answered.eq(asked)
         with m.If(asked):
             m.d.sync += [answerer.eq(asker), refused.eq(fault)]
-            with m.Switch(first):
-                for start in range(lanes):
-                    with m.Case(start):
-                        for lane in range(lanes):
-                            m.d.sync += ordered[lane].eq(outputs[(start + lane) % lanes])
+            m.d.sync += [
+                word.eq(turn) for word, turn in zip(ordered, self._turned(m, outputs, first, "read"), strict=True)
+            ]
         for client, read in enumerate(self.reads):
             mine = answered & (answerer == client)
             m.d.comb += [read.data.eq(ordered), read.valid.eq(mine), read.fault.eq(mine & refused)]
@@ -96,13 +95,13 @@ class VectorBuffer(wiring.Component):
         """Lane of the beat that ``bank`` serves."""
         return (bank - address[: self._rotation])[: self._rotation] if self._rotation else Const(0, 1)
 
-    def _rotated(self, m: Module, values, bank: int, address, name: str):
-        """The element of ``values`` that belongs to ``bank``."""
-        if not self._rotation:
-            return values[0]
-        chosen = Signal(32, name=name)
-        with m.Switch(address[: self._rotation]):
-            for start in range(self._lanes):
-                with m.Case(start):
-                    m.d.comb += chosen.eq(values[(bank - start) % self._lanes])
-        return chosen
+    def _turned(self, m: Module, values, places, name: str):
+        """``values``, of which number ``places`` comes first: a multiplexer of two for each bit of ``places``."""
+        for power in range(self._rotation):
+            step, before = 1 << power, values
+            values = [Signal(32, name=f"{name}_by_{step}_{at}") for at in range(self._lanes)]
+            m.d.comb += [
+                value.eq(Mux(places[power], before[(at + step) % self._lanes], before[at]))
+                for at, value in enumerate(values)
+            ]
+        return values

@@ -39,6 +39,7 @@ def counter_limits(config: AcceleratorConfig) -> dict[str, int]:
         "CYCLES": 1,
         **{f"BUSY_{unit.name}": 1 for unit in Unit},
         **{f"STALL_{stall.name}_{unit.name}": 1 for stall in Stall for unit in Unit},
+        "ARRAY": 1,
         **{f"PORT_READ{suffix}": width for suffix, width in ports.items()},
         **{f"PORT_WRITTEN{suffix}": width for suffix, width in ports.items()},
     }
@@ -64,6 +65,7 @@ class Control(wiring.Component):
         axi_idle: they have nothing open; looked at from the second cycle of ``abort`` on.
         core_reset: reset all but settings and bus masters; for one cycle.
         moved: a line has moved between memory and the core.
+        multiplies: the multipliers take on a token, or two.
         port_read: by port, a beat has been read.
         port_written: by port, so many bytes have been written.
         trace: what the units do, for waveforms and timelines.
@@ -87,6 +89,7 @@ class Control(wiring.Component):
                 "axi_idle": In(1),
                 "core_reset": Out(1),
                 "moved": In(1),
+                "multiplies": In(1),
                 "port_read": In(data.ArrayLayout(1, ports)),
                 "port_written": In(data.ArrayLayout(range(max(config.port_bytes) + 1), ports)),
                 "trace": Out(TraceSignature),
@@ -220,6 +223,7 @@ class Control(wiring.Component):
         with m.If(runs.executing):
             m.d.comb += [
                 steps.CYCLES.eq(1),
+                steps.ARRAY.eq(self.multiplies),
                 steps.BUSY_CONTROL.eq(dispatch.busy),
                 steps.STALL_TOKENS_CONTROL.eq(dispatch.stalled),
             ]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FP32 addition."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -46,7 +46,7 @@ class FpAdd(wiring.Component):
             swap.eq(a.magnitude < b.magnitude),
             larger.eq(Mux(swap, self.b, self.a)),
             smaller.eq(Mux(swap, self.a, self.b)),
-            gap.eq(Mux(swap, b.exponent - a.exponent, a.exponent - b.exponent)),
+            gap.eq(larger.exponent - smaller.exponent),
             opposite.eq(a.sign ^ b.sign),
         ]
         subtract = Signal(reset_less=True)
@@ -66,13 +66,8 @@ class FpAdd(wiring.Component):
             ]
 
         # 2: align, and add or subtract. Of what leaves the guard bits it matters only whether it is 0.
-        spread = Signal(2 * MANTISSA_BITS + _GUARD_BITS - 1)
-        aligned = Signal(MANTISSA_BITS + _GUARD_BITS)
+        aligned = self._aligned(m, addend, distance)
         total = Signal(MANTISSA_BITS + _GUARD_BITS + 1, reset_less=True)
-        m.d.comb += [
-            spread.eq((addend << len(spread) - MANTISSA_BITS) >> distance),
-            aligned.eq(Cat(spread[:MANTISSA_BITS].any(), spread[MANTISSA_BITS:])),
-        ]
         difference = Signal(reset_less=True)
         invert = subtract.replicate(len(total))
         shifted = (augend << _GUARD_BITS)[: len(total)]
@@ -89,12 +84,23 @@ class FpAdd(wiring.Component):
         with m.If(self.enable):
             m.d.sync += [
                 mantissa.eq(normal),
-                outcomes[2].exponent.eq(outcomes[1].exponent + 1 - places),
+                outcomes[2].exponent.eq(outcomes[1].exponent - places),
                 outcomes[2].sign.eq(outcomes[1].sign & (normal[-1] | ~difference)),
                 outcomes[2].zero.eq(~normal[-1]),
             ]
 
-        # 4: round.
+        # 4: round. The top bit is that of a carry, an octave above the larger operand's.
         with m.If(self.enable):
-            m.d.sync += self.o.eq(pack(m, mantissa, outcomes[2], rounds_up(mantissa)))
+            m.d.sync += self.o.eq(pack(m, mantissa, outcomes[2], rounds_up(mantissa), octaves=Const(1)))
         return m
+
+    def _aligned(self, m: Module, addend: Value, distance: Value) -> Value:
+        """``addend`` moved down by ``distance``, above its guard, round and sticky bit."""
+        value, lost = Cat(Const(0, _GUARD_BITS - 1), addend), []
+        for power in reversed(range(len(distance))):
+            step = 1 << power
+            moved = Signal(len(value), name=f"aligned_by_{step}")
+            m.d.comb += moved.eq(Mux(distance[power], value[step:], value))
+            lost.append(distance[power] & value[:step].any())
+            value = moved
+        return Cat(Cat(*lost).any(), value)

@@ -1,64 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quadratic evaluator: piecewise polynomials out of a ROM."""
+"""The quadratic evaluator of piecewise polynomials."""
 
-from collections.abc import Sequence
-
-from amaranth import Module, Shape, Signal, signed
-from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
+from amaranth import Module, Signal, signed
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from catenary.hw.fp.pipeline import delay
-from catenary.isa.functions import C1_BITS, FRACTION_BITS, SHIFT1, SHIFT2, VALUE_BITS, FunctionTable
+from catenary.hw.fp.tables import Coefficients
+from catenary.isa.functions import C1_BITS, FRACTION_BITS, SHIFT1, SHIFT2, VALUE_BITS
 
 
 class Evaluator(wiring.Component):
-    """``value = c0 + (((c1 + ((c2 * x) >> 17)) * x) >> 21)``, one a cycle, for an entry (c0, c1, c2) of a ROM.
+    """``value = c0 + (((c1 + ((c2 * x) >> 17)) * x) >> 21)``, one a cycle.
 
     Products are at most 19 x 17 and 27 x 17 bits.
 
-    Parameters:
-        tables: what the ROM holds, one after the other. Columns get the bits that these tables need.
-
     Members:
-        entry: address in the ROM; see :meth:`base`.
-        x: position inside the entry's interval.
+        x: position inside the interval of a table's entry.
+        coefficients: that entry, a cycle later, as :class:`~catenary.hw.fp.tables.Tables` answers.
         enable: while 0, every register holds.
-        value: of the entry and position of ``latency`` enabled cycles ago, from 0 to just below 2; 1.0 is ``1 << 29``.
+        value: for the position of ``latency`` enabled cycles ago, from 0 to just below 2; 1.0 is ``1 << 29``.
     """
 
     latency = 4
 
-    def __init__(self, tables: Sequence[FunctionTable]) -> None:
-        self.tables = tuple(tables)
-        self._columns = {
-            name: [value for table in self.tables for value in getattr(table, name)] for name in ("c0", "c1", "c2")
-        }
-        entries = sum(table.entries for table in self.tables)
-        super().__init__(
-            {
-                "entry": In(max(1, ceil_log2(entries))),
-                "x": In(FRACTION_BITS),
-                "enable": In(1),
-                "value": Out(VALUE_BITS + 1),
-            }
-        )
-
-    def base(self, table: FunctionTable) -> int:
-        """Address of the first entry of ``table``."""
-        return sum(before.entries for before in self.tables[: self.tables.index(table)])
+    x: In(FRACTION_BITS)
+    coefficients: In(Coefficients)
+    enable: In(1)
+    value: Out(VALUE_BITS + 1)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        shapes = {name: Shape.cast(range(min(column), max(column) + 1)) for name, column in self._columns.items()}
-        init = [dict(zip(shapes, row, strict=True)) for row in zip(*self._columns.values(), strict=True)]
-        m.submodules.rom = rom = Memory(shape=data.StructLayout(shapes), depth=len(init), init=init)
 
-        # 1: look up.
-        port = rom.read_port()
-        coefficients = port.data
-        m.d.comb += [port.addr.eq(self.entry), port.en.eq(self.enable)]
+        # 1: the entry is looked up.
+        coefficients = self.coefficients
         x = delay(m, self.enable, self.x, 1, "x")
 
         # 2 and 3: the two products, each with the sum before it.

@@ -4,6 +4,7 @@
 import struct
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import ValueLike
 from amaranth.lib import data
 
 FRACTION_BITS = 23
@@ -92,6 +93,18 @@ def normalize(m: Module, value: Value, name: str) -> tuple[Value, Value]:
     return value, Cat(*places)
 
 
+def shifted_down(m: Module, value: Value, places: Value, name: str) -> Value:
+    """``value`` shifted right by ``places``, any number of them."""
+    steps = min(len(places), len(value).bit_length())
+    result = Signal.like(value, name=f"{name}_near")
+    m.d.comb += result.eq(Mux(places[steps:].any(), 0, value))
+    for power in reversed(range(steps)):
+        moved = Signal.like(result, name=f"{name}_by_{1 << power}")
+        m.d.comb += moved.eq(Mux(places[power], result >> (1 << power), result))
+        result = moved
+    return result
+
+
 def rounds_up(normal: Value) -> Value:
     """Whether ``normal`` (top bit set, at least 26 bits) rounds away from zero: to nearest, ties to even."""
     cut = len(normal) - MANTISSA_BITS
@@ -99,21 +112,25 @@ def rounds_up(normal: Value) -> Value:
     return half & (lowest | normal[: cut - 1].any())
 
 
-def pack(m: Module, normal: Value, outcome: Outcome, up: Value) -> Value:
+def pack(m: Module, normal: Value, outcome: Outcome, up: Value, octaves: ValueLike = 0) -> Value:
     """The FP32 word of a result: too small a number becomes zero, too large a one infinity.
 
     Args:
         m: gets the logic.
         normal: the exact mantissa, top bit set; ignored where the outcome is zero, infinite or NaN.
-        outcome: its exponent is that of the top bit of ``normal``.
+        outcome: its exponent, plus ``octaves``, is that of the top bit of ``normal``.
         up: increment the upper 24 bits of ``normal``; see :func:`rounds_up`.
+        octaves: unsigned; costs nothing here, because the sum that rounds adds it up, too.
     """
     result = Signal(Float32, name="packed")
     exponent = Signal(SCALE, name="packed_exponent")
     fraction = Signal(FRACTION_BITS, name="packed_fraction")
     # One sum: where rounding gives the next power of two, the carry makes the exponent larger.
     m.d.comb += [
-        Cat(fraction, exponent).eq(Cat(normal[len(normal) - MANTISSA_BITS : -1], outcome.exponent) + up),
+        Cat(fraction, exponent).eq(
+            Cat(normal[len(normal) - MANTISSA_BITS : -1], outcome.exponent)
+            + Cat(up, Const(0, FRACTION_BITS - 1), octaves)
+        ),
         result.sign.eq(outcome.sign & ~outcome.nan),
     ]
     # Comparisons with 0 and 255, without a carry chain behind that of the sum.

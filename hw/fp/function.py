@@ -1,14 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The function unit: exp, reciprocal, rsqrt, tanh, sigmoid and erf in one pipeline."""
 
-from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import enum, wiring
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from catenary.hw.fp.evaluator import Evaluator
 from catenary.hw.fp.exponential import Exponential
-from catenary.hw.fp.format import BIAS, FRACTION_BITS, MANTISSA_BITS, SCALE, Float32, Outcome, pack, rounds_up
+from catenary.hw.fp.format import (
+    BIAS,
+    FRACTION_BITS,
+    MANTISSA_BITS,
+    SCALE,
+    Float32,
+    Outcome,
+    pack,
+    rounds_up,
+    shifted_down,
+)
+from catenary.hw.fp.multiply import product_of
 from catenary.hw.fp.pipeline import delay
+from catenary.hw.fp.tables import Tables, entry_of
 from catenary.isa import functions as isa
 
 
@@ -27,8 +40,14 @@ ODD = {Function.TANH: isa.TANH, Function.ERF: isa.ERF}
 """Functions that need nothing but their tables."""
 
 _ONE = 1 << isa.VALUE_BITS
-_SPLIT = 16
-"""Bits of the lower part of a value, for the last product."""
+
+
+class _Exponent(data.Struct):
+    """A biased exponent: ``base + offset + one_more``."""
+
+    base: SCALE
+    offset: SCALE
+    one_more: 1
 
 
 class FunctionUnit(wiring.Component):
@@ -65,154 +84,166 @@ class FunctionUnit(wiring.Component):
         number = delay(m, self.enable, Float32(self.x), exponential.latency, "number")
 
         # 8 to 11: one value from the tables.
-        odd_tables = [table for odd in ODD.values() for table in (odd.small, odd.large)]
-        m.submodules.evaluator = evaluator = Evaluator([isa.RECIPROCAL, isa.RSQRT, *odd_tables])
+        m.submodules.evaluator = evaluator = Evaluator()
+        m.submodules.tables = tables = Tables()
+        entry = tables.entries[0]
+        m.d.comb += [
+            tables.enable.eq(self.enable),
+            evaluator.coefficients.eq(tables.rows[0]),
+            tables.entries[1].eq(exponential.entry),
+            exponential.coefficients.eq(tables.rows[1]),
+        ]
         outcome = Signal(Outcome)
-        factor = Signal(isa.VALUE_BITS + 1, init=_ONE)
+        factor = Signal(isa.VALUE_BITS + 1)
         m.d.comb += [evaluator.enable.eq(self.enable), outcome.nan.eq(number.is_nan())]
+        fixed = self._fixed(m, exponential, function, number)
+        self._factor(m, exponential, function, number, factor)
+        exponent = Signal(_Exponent)
         with m.Switch(function):
             with m.Case(Function.RECIPROCAL):
-                self._reciprocal(m, evaluator, number, outcome)
+                self._reciprocal(m, entry, evaluator.x, number, outcome, exponent)
             with m.Case(Function.RSQRT):
-                self._rsqrt(m, evaluator, number, outcome)
+                self._rsqrt(m, entry, evaluator.x, number, outcome, exponent)
             with m.Case(Function.EXP):
-                self._exp(m, evaluator, exponential, outcome, factor)
+                m.d.comb += [
+                    entry.eq(entry_of(isa.RECIPROCAL, Const(0, 8))),  # 1/1, exactly 1.0
+                    exponent.base.eq(BIAS),
+                    exponent.offset.eq(exponential.power),
+                ]
             with m.Case(Function.SIGMOID):
-                self._sigmoid(m, evaluator, exponential, number, outcome, factor)
+                # e = exp(-|x|) in fixed point is 0 to 1 inclusive; if it is 1, then 1 + e is 2.
+                m.d.comb += [
+                    entry.eq(entry_of(isa.RECIPROCAL, fixed[isa.FRACTION_BITS : -1])),
+                    evaluator.x.eq(fixed[: isa.FRACTION_BITS]),
+                    exponent.base.eq(BIAS - 1),
+                    exponent.offset.eq(Mux(number.sign, exponential.power, 0)),
+                    exponent.one_more.eq(~fixed[-1]),
+                ]
             with m.Case(*ODD):
-                self._odd(m, evaluator, function, number, outcome, factor)
+                self._odd(m, entry, evaluator.x, function, number, outcome, exponent, fixed)
+        # One adder for all. Its result is an octave below, so that rounding has none to subtract.
+        m.d.comb += outcome.exponent.eq(
+            (Cat(1, (exponent.base - 1)[: len(exponent.base)]) + Cat(exponent.one_more, exponent.offset))[1:]
+        )
         outcome = delay(m, self.enable, outcome, evaluator.latency, "outcome")
         factor = delay(m, self.enable, factor, evaluator.latency, "factor")
 
         # 12 and 13: times the factor.
-        low = delay(m, self.enable, evaluator.value[:_SPLIT] * factor, 1, "product_low")
-        high = delay(m, self.enable, evaluator.value[_SPLIT:] * factor, 1, "product_high")
-        total = Signal(len(evaluator.value) + len(factor))
-        m.d.comb += total.eq((high << _SPLIT) + low)
-        product = delay(m, self.enable, total, 1, "product")
+        product = delay(m, self.enable, product_of(m, self.enable, evaluator.value, factor, "product"), 1, "rounding")
         outcome = delay(m, self.enable, outcome, 2, "outcome_product")
 
         # 14: round. The value is at least 1/2 and below 2, the factor at least 1 and below 2.
-        normal = Signal.like(product)
-        final = Signal(Outcome)
-        m.d.comb += final.eq(outcome)
-        with m.If(product[-1]):
-            m.d.comb += [normal.eq(product), final.exponent.eq(outcome.exponent + 1)]
-        with m.Elif(product[-2]):
-            m.d.comb += normal.eq(product << 1)
-        with m.Else():
-            m.d.comb += [normal.eq(product << 2), final.exponent.eq(outcome.exponent - 1)]
+        normal = Signal(MANTISSA_BITS + 2)
+        octaves = Signal(2)
+        for above, condition in enumerate((~product[-2] & ~product[-1], product[-2] & ~product[-1], product[-1])):
+            cut = len(product) - 2 + above - (MANTISSA_BITS + 1)
+            with m.If(condition):
+                m.d.comb += [
+                    normal.eq(Cat(product[:cut].any(), product[cut : cut + MANTISSA_BITS + 1])),
+                    octaves.eq(above),
+                ]
         with m.If(self.enable):
-            m.d.sync += self.o.eq(pack(m, normal, final, rounds_up(normal)))
+            m.d.sync += self.o.eq(pack(m, normal, outcome, rounds_up(normal), octaves=octaves))
         return m
 
-    # Below, `outcome.exponent` is the biased exponent of a result whose value and factor are 1.0.
+    def _fixed(self, m: Module, exponential: Exponential, function: Signal, number: Float32) -> Value:
+        """Sigmoid: exp(-|x|) with 25 fraction bits, rounded half up. Odd functions: |x| with 24, truncated, which is the
+        mantissa of 1/2 and up. One shifter for both."""
+        cut = isa.VALUE_BITS - isa.EXPONENT_FRACTION_BITS - 1
+        sigmoid = function == Function.SIGMOID
+        source = Signal(len(exponential.mantissa) - cut)
+        places = Signal(8)
+        m.d.comb += [
+            source.eq(Mux(sigmoid, exponential.mantissa[cut:], Cat(Const(0, 1), number.fraction, 1))),
+            # -power, or BIAS - 1 - exponent; a complement is what is left to -1
+            places.eq(Mux(sigmoid, ~exponential.power[:8], ~number.exponent) + Mux(sigmoid, 1, BIAS)),
+        ]
+        doubled = shifted_down(m, source, places, "doubled")
+        fixed = Signal(isa.EXPONENT_FRACTION_BITS + 1)
+        m.d.comb += fixed.eq(doubled[1:] + (doubled[0] & sigmoid))
+        return fixed
 
-    def _reciprocal(self, m: Module, evaluator: Evaluator, number: Float32, outcome: Outcome) -> None:
+    def _factor(self, m: Module, exponential: Exponential, function: Signal, number: Float32, factor: Signal) -> None:
+        """EXP: the mantissa. SIGMOID of a negative number: 25 bits of it. Odd functions below 1: |x|. Else 1."""
+        sigmoid = function == Function.SIGMOID
+        cut = isa.VALUE_BITS - isa.EXPONENT_FRACTION_BITS
+        mantissa = exponential.mantissa
+        rounded = Cat(
+            mantissa[:cut] & (~sigmoid).replicate(cut),
+            (mantissa[cut:] + (mantissa[cut - 1] & sigmoid))[: len(mantissa) - cut],
+        )
+        m.d.comb += factor.eq(_ONE)
+        with m.If((function == Function.EXP) | (sigmoid & number.sign)):
+            m.d.comb += factor.eq(rounded)
+        with m.Elif(function.as_value().matches(*(odd.value for odd in ODD)) & (number.exponent < BIAS)):
+            m.d.comb += factor.eq(Cat(number.fraction, 1) << isa.VALUE_BITS - FRACTION_BITS)
+
+    # Below, ``exponent`` is the biased exponent of a result whose value and factor are 1.0, as a sum.
+
+    def _reciprocal(
+        self, m: Module, entry: Value, x: Value, number: Float32, outcome: data.View, exponent: data.View
+    ) -> None:
         index = FRACTION_BITS - 8
         m.d.comb += [
-            evaluator.entry.eq(evaluator.base(isa.RECIPROCAL) + number.fraction[index:]),
-            evaluator.x.eq(number.fraction[:index] << isa.FRACTION_BITS - index),
-            outcome.exponent.eq(2 * BIAS - number.exponent),
+            entry.eq(entry_of(isa.RECIPROCAL, number.fraction[index:])),
+            x.eq(number.fraction[:index] << isa.FRACTION_BITS - index),
+            # 2 * BIAS - exponent
+            exponent.base.eq(2 * BIAS - 255),
+            exponent.offset.eq(~number.exponent),
             outcome.sign.eq(number.sign),
             outcome.infinite.eq(number.is_zero()),
         ]
 
-    def _rsqrt(self, m: Module, evaluator: Evaluator, number: Float32, outcome: Outcome) -> None:
+    def _rsqrt(
+        self, m: Module, entry: Value, x: Value, number: Float32, outcome: data.View, exponent: data.View
+    ) -> None:
         index = FRACTION_BITS - 7
         m.d.comb += [
-            evaluator.entry.eq(evaluator.base(isa.RSQRT) + number.magnitude[index : index + 8]),
-            evaluator.x.eq(number.fraction[:index] << isa.FRACTION_BITS - index),
-            # BIAS - floor((exponent - BIAS) / 2)
-            outcome.exponent.eq(BIAS + (BIAS + 1) // 2 - (number.exponent + 1 >> 1)),
+            entry.eq(entry_of(isa.RSQRT, number.magnitude[index : index + 8])),
+            x.eq(number.fraction[:index] << isa.FRACTION_BITS - index),
+            # BIAS - floor((exponent - BIAS) / 2), which is 191 - (exponent >> 1) - exponent[0]
+            exponent.base.eq(BIAS + (BIAS + 1) // 2 - 127 - 1),
+            exponent.offset.eq(~number.exponent[1:]),
+            exponent.one_more.eq(~number.exponent[0]),
             outcome.sign.eq(number.sign),
             outcome.zero.eq(number.is_infinite()),
             outcome.infinite.eq(number.is_zero()),
             outcome.nan.eq(number.is_nan() | (number.sign & ~number.is_zero())),
         ]
 
-    def _exp(self, m: Module, evaluator: Evaluator, exponential: Exponential, outcome: Outcome, factor: Signal) -> None:
-        m.d.comb += [
-            evaluator.entry.eq(evaluator.base(isa.RECIPROCAL)),  # 1/1, exactly 1.0
-            evaluator.x.eq(0),
-            outcome.exponent.eq(BIAS + exponential.power),
-            factor.eq(exponential.mantissa),
-        ]
-
-    def _sigmoid(
-        self,
-        m: Module,
-        evaluator: Evaluator,
-        exponential: Exponential,
-        number: Float32,
-        outcome: Outcome,
-        factor: Signal,
-    ) -> None:
-        # e = exp(-|x|) in fixed point, rounded half up: 0 to 1 inclusive. 1/(1 + e), and for x < 0 e/(1 + e).
-        cut = isa.VALUE_BITS - isa.EXPONENT_FRACTION_BITS - 1
-        doubled = Signal(len(exponential.mantissa) - cut)
-        fixed = Signal(isa.EXPONENT_FRACTION_BITS + 1)
-        places = Signal(8)
-        beyond = len(doubled).bit_length()
-        one = fixed[-1]  # then 1 + e is 2, whose reciprocal is half of that of 1
-        scale = Signal(SCALE)
-        m.d.comb += [
-            places.eq(-exponential.power),
-            doubled.eq(Mux(places[beyond:].any(), 0, exponential.mantissa[cut:] >> places[:beyond])),
-            fixed.eq(doubled[1:] + doubled[0]),
-            evaluator.entry.eq(evaluator.base(isa.RECIPROCAL) + fixed[isa.FRACTION_BITS : -1]),
-            evaluator.x.eq(fixed[: isa.FRACTION_BITS]),
-            scale.eq(Mux(number.sign, exponential.power, 0)),
-            outcome.exponent.eq(BIAS + scale - one),
-        ]
-        with m.If(number.sign):
-            m.d.comb += factor.eq((exponential.mantissa[4:] + exponential.mantissa[3]) << 4)  # 25 fraction bits
-
     def _odd(
         self,
         m: Module,
-        evaluator: Evaluator,
-        function: enum.Enum,
+        entry: Value,
+        x: Value,
+        function: Signal,
         number: Float32,
-        outcome: Outcome,
-        factor: Signal,
+        outcome: data.View,
+        exponent: data.View,
+        fixed: Value,
     ) -> None:
-        # Below 1: |x| with 24 fraction bits; the mantissa of 1/2 and up is that.
-        fixed = Signal(MANTISSA_BITS)
-        places = Signal(range(BIAS))
-        beyond = MANTISSA_BITS.bit_length()
         # From 1 on: what the word has above that of 1.0, which is the octave and the position in it.
         octaves = max(odd.octaves for odd in ODD.values())
         above = Signal((octaves << FRACTION_BITS).bit_length() - 1)
         index = FRACTION_BITS - 7
         large = Signal()
         m.d.comb += [
-            places.eq(BIAS - 1 - number.exponent),
-            fixed.eq(Mux(places[beyond:].any(), 0, Cat(number.fraction, 1) >> places[:beyond])),
             large.eq(number.exponent >= BIAS),
             above.eq(Cat(number.fraction, (number.exponent - BIAS)[:8])),
             outcome.sign.eq(number.sign),
             outcome.zero.eq(number.is_zero()),
+            x.eq(Mux(large, above[:index] << isa.FRACTION_BITS - index, fixed[: isa.FRACTION_BITS])),
+            exponent.base.eq(Mux(large, BIAS, 0)),
+            exponent.offset.eq(Mux(large, 0, number.exponent)),
         ]
-        with m.If(large):
-            m.d.comb += [
-                evaluator.x.eq(above[:index] << isa.FRACTION_BITS - index),
-                outcome.exponent.eq(BIAS),
-            ]
-        with m.Else():
-            m.d.comb += [
-                evaluator.x.eq(fixed[: isa.FRACTION_BITS]),
-                outcome.exponent.eq(number.exponent),
-                factor.eq(Cat(number.fraction, 1) << isa.VALUE_BITS - FRACTION_BITS),
-            ]
         with m.Switch(function):
             for name, odd in ODD.items():
                 with m.Case(name):
-                    m.d.comb += evaluator.entry.eq(
+                    m.d.comb += entry.eq(
                         Mux(
                             large,
-                            evaluator.base(odd.large) + above[index:],
-                            evaluator.base(odd.small) + fixed[isa.FRACTION_BITS :],
+                            entry_of(odd.large, above[index : index + exact_log2(odd.large.entries)]),
+                            entry_of(odd.small, fixed[isa.FRACTION_BITS : isa.FRACTION_BITS + 7]),
                         )
                     )
                     with m.If(number.exponent >= BIAS + odd.octaves):

@@ -6,11 +6,22 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
-from catenary.hw.buffers.signatures import A_LATENCY, ARead
-from catenary.hw.matrix.accumulators import SUM_BITS
-from catenary.hw.matrix.chain import LOW_LEVELS, Chain, LaneControl
-from catenary.hw.matrix.signatures import A_ADDRESS_BITS, BANKS, SLOTS, StepLayout, TileWrite, lanes_of
+from catenary.hw.buffers.signatures import A_LATENCY, ABeside, ARead
+from catenary.hw.dsp.segment import SEGMENT, DspSegment, Primitive
+from catenary.hw.matrix.accumulators import SUM_BITS, depth_of
+from catenary.hw.matrix.chain import Chain, LaneControl, lane_delay
+from catenary.hw.matrix.signatures import (
+    A_ADDRESS_BITS,
+    BANKS,
+    SLOTS,
+    StepLayout,
+    TileWrite,
+    fill_groups,
+    lanes_of,
+    tokens_of,
+)
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
@@ -43,10 +54,11 @@ class _Work(data.StructLayout):
         super().__init__(
             {
                 "slot": range(slots),
-                "address": range(config.mm_tokens),
+                "address": range(depth_of(config)),
                 "opens": 1,  # the first token of the step
                 "closes": 1,  # the last token of the step
                 "first": 1,
+                "show": 1,  # the emitter may want this token's sum
                 "last": 1,  # the last token of the last step of the row block
                 "block": BlockLayout(config),
             }
@@ -57,20 +69,24 @@ class MultiplierArray(wiring.Component):
     """Carries out steps, one token a cycle and the next step right behind.
 
     Once A has accepted the request for a token's word, the token goes through the pipeline without a stop. Every stage
-    is gated by its own valid bit. With L = ``A_LATENCY``, in cycles after the request:
+    is gated by its own valid bit. The last step of a row block waits, token by token, until the emitter has read the
+    sums of the row block before it, which its own replace. With L = ``A_LATENCY``, in cycles after the request:
 
     ====== ========================================================
     L - 1  index registers, with the first token of a step
     L      multiplexers; weight registers, with the first token
     L + 1  multipliers
-    L + 2  reduction, levels 1 and 2
-    L + 3  reduction, levels 3 and 4
-    L + 4  accumulators
+    L + 2  cascade
+    L + 3  accumulators
     ====== ========================================================
+
+    for the first lane of each segment, and a cycle later for each lane behind it. A configuration with ``packed`` does
+    all this with two tokens at a time.
 
     Parameters:
         config: the accelerator.
         slots: slots of the tile ring.
+        primitive: what multiplies.
 
     Members:
         tile: tile writes.
@@ -78,36 +94,47 @@ class MultiplierArray(wiring.Component):
         freed: pulse: the oldest slot in use is free; its step has been taken.
         act, act_stride: first row and distance of rows in A, in words; stable while there are steps.
         parts: rows of A that each step multiplies, 1 to ``mm_tokens``; stable while there are steps.
+        growing: sums may be read after any step, and grow on with the next one; nothing is read before all steps are
+            through. Stable while there are steps.
         a_read: activations.
+        a_beside: those of the next token; only if two go side by side.
         finished: pulse: the sums of ``block`` are complete.
         block: see :class:`BlockLayout`.
-        read_bank, read_address: accumulators that ``sums`` shows; of a bank that no step adds to.
+        read_address: accumulators that ``sums`` shows.
+        released: pulse: the sums of the next token, or of those side by side, of the oldest complete row block have
+            been read; tokens go in order.
         sums: of each lane, in the same cycle.
         busy: a step waits, or is not through; still high in the cycle of ``finished``.
+        multiplies: a token, or two, go into the multipliers.
         stalled: a step waits for A.
         fault: a row of activations reaches behind A.
     """
 
-    latency = A_LATENCY + 5
+    latency = A_LATENCY + DspSegment.latency + SEGMENT + 1
     """Cycles from an accepted request to a complete sum."""
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        self._config, self._slots = config, slots
+    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, primitive: Primitive = Primitive.BEHAVIOURAL):
+        self._config, self._slots, self._primitive = config, slots, primitive
+        self._tokens = tokens_of(config)
+        beside = {"a_beside": Out(ABeside())} if self._tokens > 1 else {}
         super().__init__(
             {
+                **beside,
                 "tile": In(TileWrite(config, slots)),
                 "steps": In(stream.Signature(StepLayout(config, slots))),
                 "freed": Out(1),
                 "act": In(A_ADDRESS_BITS),
                 "act_stride": In(12),
                 "parts": In(range(config.mm_tokens + 1)),
+                "growing": In(1),
                 "a_read": Out(ARead(config)),
                 "finished": Out(1),
                 "block": Out(BlockLayout(config)),
-                "read_bank": In(range(BANKS)),
+                "released": In(1),
                 "read_address": In(range(config.mm_tokens)),
                 "sums": Out(signed(SUM_BITS)).array(lanes_of(config)),
                 "busy": Out(1),
+                "multiplies": Out(1),
                 "stalled": Out(1),
                 "fault": Out(1),
             }
@@ -128,87 +155,107 @@ class MultiplierArray(wiring.Component):
             work.append(item)
         m.d.comb += self.busy.eq(self.steps.valid | Cat(valid).any() | self.finished)
 
-        # What lanes do, stage by stage.
-        select, low, high, store = A_LATENCY, A_LATENCY + 2, A_LATENCY + 3, A_LATENCY + 4
+        # What lanes do, stage by stage, and position by position.
+        select = A_LATENCY
+        multiply, add, store = select + 1, select + 2, select + DspSegment.latency
+        end = store + SEGMENT  # where the last lane of each group accumulates
         control = LaneControl(self._config, self._slots).create()
-        sums = control.accumulators
+        first_word = [self.a_read.data, *([self.a_beside.data] if self._tokens > 1 else [])]
+        m.d.comb += [a.eq(b) for a, b in zip(control.words[0], first_word, strict=True)]
+        for i in range(SEGMENT):
+            m.d.comb += [
+                control.load_index[i].eq(valid[select - 1 + i] & work[select - 1 + i].opens),
+                control.index_slots[i].eq(work[select - 1 + i].slot),
+                control.take[i].eq(valid[select + i]),
+                control.load[i].eq(valid[select + i] & work[select + i].opens),
+                control.weights_slots[i].eq(work[select + i].slot),
+                control.multiply[i].eq(valid[multiply + i]),
+                control.add[i].eq(valid[add + i]),
+            ]
+            if i:
+                with m.If(valid[select + i - 1]):
+                    m.d.sync += [a.eq(b) for a, b in zip(control.words[i], control.words[i - 1], strict=True)]
+            # A sum goes on through the positions that are no multiple of its length.
+            starts = (i & -i).bit_length() - 1 if i else len(KEPT_CHOICES)
+            m.d.sync += control.cut[i].eq(work[multiply + i - 1].block.kept <= starts)
+        for delay, address in enumerate(control.addresses):
+            at = work[store + delay]
+            m.d.comb += [address.eq(at.address), control.first[delay].eq(at.first), control.show[delay].eq(at.show)]
+        for lane in range(BLOCK):
+            before, ends = store + lane_delay(lane) - 1, (~lane & (lane + 1)).bit_length() - 1
+            m.d.sync += control.accumulate[lane].eq(valid[before] & (work[before].block.kept <= ends))
+        m.d.sync += control.joins.eq(work[end - 2].block.kept == KEPT_CHOICES.index(BLOCK))
         m.d.comb += [
-            control.load_index.eq(valid[select - 1] & work[select - 1].opens),
-            control.index_slot.eq(work[select - 1].slot),
-            control.word.eq(self.a_read.data),
-            control.select.eq(valid[select]),
-            control.load_weights.eq(valid[select] & work[select].opens),
-            control.weights_slot.eq(work[select].slot),
-            control.multiply.eq(valid[select + 1]),
-            sums.bank.eq(work[store].block.bank),
-            sums.first.eq(work[store].first),
-            sums.read_bank.eq(self.read_bank),
+            control.join.eq(valid[end - 1]),
+            Cat(control.read_token, control.read_address).eq(self.read_address),
             # Weights are read with the first token, but the step is taken with the last one only.
-            self.freed.eq(valid[select] & work[select].closes),
+            self.freed.eq(valid[select + SEGMENT - 1] & work[select + SEGMENT - 1].closes),
         ]
-        for bank in range(BANKS):
-            adding = valid[store] & (work[store].block.bank == bank)
-            m.d.comb += sums.addresses[bank].eq(Mux(adding, work[store].address, self.read_address))
-        for stage, enables, adds, base in (
-            (low, control.low, control.low_add, 0),
-            (high, control.high, control.high_add, LOW_LEVELS),
-            (store, control.add, None, 0),
-        ):
-            # Of sums of 2**kept lanes, those at lower levels hold nothing of use.
-            kept, useful = work[stage - 1].block.kept, len(enables) - 1
-            m.d.sync += enables.eq(Mux(valid[stage - 1], Cat(*(kept <= level for level in range(useful)), 1), 0))
-            if adds is not None:
-                m.d.sync += adds.eq(Cat(kept > base + level for level in range(len(adds))))
 
-        complete = valid[store] & work[store].last
+        complete = valid[end] & work[end].last
         m.d.sync += self.finished.eq(complete)
         with m.If(complete):
-            m.d.sync += self.block.eq(work[store].block)
+            m.d.sync += self.block.eq(work[end].block)
 
         groups = self._config.chain_length // BLOCK
         for index in range(self._config.chains):
-            m.submodules[f"chain_{index}"] = chain = Chain(self._config, self._slots)
+            first = index * groups
+            m.submodules[f"chain_{index}"] = chain = Chain(self._config, first, self._slots, self._primitive)
             wiring.connect(m, control, chain.control)
             m.d.comb += chain.tile.eq(self.tile.payload)
             for group in range(groups):
-                mine = self.tile.payload.group == index * groups + group
+                row, position = divmod(first + group, fill_groups(self._config))
+                mine = self.tile.payload.mask[position] & (self.tile.payload.row == row)
                 m.d.comb += chain.writes[group].eq(self.tile.valid & mine)
             for lane, value in enumerate(chain.sums):
                 m.d.comb += self.sums[index * len(chain.sums) + lane].eq(value)
         return m
 
     def _sequence(self, m: Module):
-        """Ask for one word of A a cycle. Returns whether one was accepted in this cycle, and what it is for."""
-        step, request = self.steps.payload, self.a_read.request
+        """Ask for one word of A a cycle, or two. Returns whether it was accepted in this cycle, and what it is for."""
+        step, request, tokens = self.steps.payload, self.a_read.request, self._tokens
         part = Signal(range(self._config.mm_tokens))
         # One bit more than an address, so that rows which leave A are seen: no row is half of A long.
-        row, following = Signal(A_ADDRESS_BITS + 1), Signal(A_ADDRESS_BITS + 1)
-        address, outside = Signal(A_ADDRESS_BITS + 1), Signal()
-        opens, closes, accepted = Signal(), Signal(), Signal()
+        row, first = Signal(A_ADDRESS_BITS + 1), Signal(A_ADDRESS_BITS + 1)
+        addresses = [Signal(A_ADDRESS_BITS + 1, name=f"address_{token}") for token in range(tokens)]
+        outside = Signal()
+        opens, closes, offered, accepted = Signal(), Signal(), Signal(), Signal()
+        unread = Signal(range(depth_of(self._config) + 1))  # complete sums of a lane that are not read yet
+        room = unread != (self.parts + (tokens - 1) >> exact_log2(tokens))
+        completes = step.last & ~self.growing
         m.d.comb += [
             opens.eq(part == 0),
-            closes.eq(part + 1 == self.parts),
-            address.eq(Mux(opens, self.act, row) + step.act_word),
-            following.eq(Mux(opens, self.act, row) + self.act_stride),
-            request.valid.eq(self.steps.valid),
-            request.payload.eq(address),
+            closes.eq(part + tokens >= self.parts),
+            first.eq(Mux(opens, self.act, row)),
+            offered.eq(self.steps.valid & (room | ~completes)),
+            request.valid.eq(offered),
+            request.payload.eq(addresses[0]),
             accepted.eq(request.valid & request.ready),
-            self.steps.ready.eq(request.ready & closes),
+            self.steps.ready.eq(accepted & closes),
+            self.multiplies.eq(accepted),
             self.stalled.eq(request.valid & ~request.ready),
         ]
+        m.d.comb += [at.eq(first + token * self.act_stride + step.act_word) for token, at in enumerate(addresses)]
+        leaves = addresses[0][-1]
+        if tokens > 1:
+            both = part + 1 < self.parts  # the last token may be alone
+            m.d.comb += [self.a_beside.both.eq(both), self.a_beside.address.eq(addresses[1])]
+            leaves |= both & addresses[1][-1]
+        m.d.sync += unread.eq(unread + (accepted & completes) - self.released)
         with m.If(accepted):
-            m.d.sync += [part.eq(Mux(closes, 0, part + 1)), row.eq(following)]
-            with m.If(address[-1]):
+            m.d.sync += [part.eq(Mux(closes, 0, part + tokens)), row.eq(first + tokens * self.act_stride)]
+            with m.If(leaves):
                 m.d.sync += outside.eq(1)
         m.d.comb += self.fault.eq(outside | (self.a_read.valid & self.a_read.fault))
 
         work = Signal(_Work(self._config, self._slots), name="issue")
         m.d.comb += [
             work.slot.eq(step.slot),
-            work.address.eq(step.part_base + part),
+            work.address.eq((step.part_base + part) >> exact_log2(tokens)),
             work.opens.eq(opens),
             work.closes.eq(closes),
             work.first.eq(step.first),
+            work.show.eq(step.last | self.growing),
             work.last.eq(step.last & closes),
             work.block.bank.eq(step.bank),
             work.block.kept.eq(step.kept),

@@ -3,112 +3,82 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from catenary.hw.buffers.signatures import CODE_BITS
-from catenary.hw.matrix.accumulators import SUM_BITS, AccumulatorControl, Accumulators
-from catenary.hw.matrix.signatures import SLOTS, TileWriteLayout
-from catenary.hw.matrix.tile import INDEX_BITS, WEIGHT_BITS, TileGroup
+from catenary.hw.dsp.segment import SEGMENT, TOTAL_BITS, DspSegment, Primitive
+from catenary.hw.matrix.accumulators import SUM_BITS, Accumulators, depth_of
+from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, TileWriteLayout, fill_groups, tokens_of
+from catenary.hw.matrix.tile import TileGroup
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK
 
-PRODUCT_BITS = CODE_BITS + WEIGHT_BITS
-LOW_LEVELS = 2
-"""Levels of the reduction in front of the register in its middle."""
-LEVELS = BLOCK.bit_length() - 1
+SEGMENTS = BLOCK // SEGMENT
 
 
-def lane_level(lane: int) -> int:
-    """The highest level of the reduction at which a lane of a group holds a sum: sums of 2**level lanes."""
-    return LEVELS if not lane else (lane & -lane).bit_length() - 1
+def lane_delay(lane: int) -> int:
+    """Cycles by which the sum that ends in a lane of a group comes later than that of lane 0."""
+    return SEGMENT if lane == BLOCK - 1 else lane % SEGMENT
 
 
 class LaneControl(wiring.Signature):
-    """What all lanes do in a cycle, stage by stage, from the point of view of the sequencer.
+    """What all lanes do in a cycle, from the point of view of the sequencer.
 
-    Where there is one bit for each level, lanes whose :func:`lane_level` is higher than the last level share its bit.
+    Lane l of a group is at position l mod ``SEGMENT`` of its segment. Members of so many bits or elements have one for
+    each position, and that of position i is i cycles later than that of position 0.
 
     Members:
-        load_index, index_slot: take the index out of this slot.
-        word: activations, a word of A.
-        select: stage 1: each lane takes its activation from ``word``.
-        load_weights, weights_slot: with ``select``: take weights out of this slot.
-        multiply: stage 2.
-        low: stage 3: lanes of which levels hold a value after levels 1 and 2 of the reduction.
-        low_add: which of these two levels add.
-        high, high_add: stage 4: the same for levels 3 and 4.
-        add: stage 5: lanes of which levels hold a sum, to be added to their accumulator.
-        accumulators: stage 5.
+        load_index, index_slots: take the index out of this slot.
+        words: activations, a word of A for each token.
+        take: stage 1: each lane takes its activations from ``words``.
+        load, weights_slots: with ``take``: take weights out of this slot.
+        multiply, cut, add: stages 2 and 3, see :class:`~catenary.hw.dsp.segment.SegmentSignature`.
+        join: a cycle after ``add`` of the last position: the sum of a group's last lane becomes that of its segment or,
+            with ``joins``, that of the whole group.
+        accumulate: by lane of a group, :func:`lane_delay` and stage 4: its sum is one that is to be accumulated.
+        addresses, first, show: with ``accumulate``, by :func:`lane_delay`: see :class:`Accumulators`.
+        read_address: of the accumulators that are read.
+        read_token: which of those side by side.
     """
 
     def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+        slot, tokens = Out(range(slots)), tokens_of(config)
         super().__init__(
             {
-                "load_index": Out(1),
-                "index_slot": Out(range(slots)),
-                "word": Out(BLOCK * CODE_BITS),
-                "select": Out(1),
-                "load_weights": Out(1),
-                "weights_slot": Out(range(slots)),
-                "multiply": Out(1),
-                "low": Out(LOW_LEVELS + 1),
-                "low_add": Out(LOW_LEVELS),
-                "high": Out(LEVELS + 1),
-                "high_add": Out(LEVELS - LOW_LEVELS),
-                "add": Out(LEVELS + 1),
-                "accumulators": Out(AccumulatorControl(config)),
+                "load_index": Out(SEGMENT),
+                "index_slots": slot.array(SEGMENT),
+                "words": Out(BLOCK * CODE_BITS).array(SEGMENT, tokens),
+                "take": Out(SEGMENT),
+                "load": Out(SEGMENT),
+                "weights_slots": slot.array(SEGMENT),
+                "multiply": Out(SEGMENT),
+                "cut": Out(SEGMENT),
+                "add": Out(SEGMENT),
+                "join": Out(1),
+                "joins": Out(1),
+                "accumulate": Out(BLOCK),
+                "addresses": Out(range(depth_of(config))).array(SEGMENT + 1),
+                "first": Out(SEGMENT + 1),
+                "show": Out(SEGMENT + 1),
+                "read_address": Out(range(depth_of(config))),
+                "read_token": Out(range(tokens)),
             }
         )
-
-
-class Dsp(wiring.Component):
-    """One multiplier with registers around it, as DSP slices have them.
-
-    Members:
-        a, load_a: activation, and whether its register takes it.
-        b, load_b: weight, and whether its register takes it.
-        multiply: the product of the registers becomes ``product``.
-        product: of the last ``multiply``.
-    """
-
-    def __init__(self):
-        super().__init__(
-            {
-                "a": In(signed(CODE_BITS)),
-                "load_a": In(1),
-                "b": In(signed(WEIGHT_BITS)),
-                "load_b": In(1),
-                "multiply": In(1),
-                "product": Out(signed(PRODUCT_BITS)),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        activation = Signal(signed(CODE_BITS), reset_less=True)
-        weight = Signal(signed(WEIGHT_BITS), reset_less=True)
-        product = Signal(signed(PRODUCT_BITS), reset_less=True)
-        with m.If(self.load_a):
-            m.d.sync += activation.eq(self.a)
-        with m.If(self.load_b):
-            m.d.sync += weight.eq(self.b)
-        with m.If(self.multiply):
-            m.d.sync += product.eq(activation * weight)
-        m.d.comb += self.product.eq(product)
-        return m
 
 
 class LaneGroup(wiring.Component):
     """16 lanes: one sum of 16 products a cycle, two of 8, four of 4, eight of 2 or 16 of 1.
 
-    The reduction works in place: at level k, lane l (a multiple of 2**k) takes the sum of itself and lane l + 2**(k-1),
-    if that many lanes are to be added up. So sum j of N lanes ends in lane j * N without any multiplexer.
+    Sum j of N lanes ends in the last of them, lane j N + N - 1, without any multiplexer: the cascades are cut in front
+    of lane j N. Only the sum of all 16 crosses from one segment to the next, in an adder of its own.
 
     Parameters:
         config: the accelerator.
+        position: of this group in tile writes.
         slots: slots of the tile ring.
+        primitive: what multiplies.
 
     Members:
         control: what to do.
@@ -117,8 +87,15 @@ class LaneGroup(wiring.Component):
         sums: accumulators of the lanes that are being read.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        self._config, self._slots = config, slots
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        position: int = 0,
+        slots: int = SLOTS,
+        primitive: Primitive = Primitive.BEHAVIOURAL,
+    ):
+        self._config, self._position, self._slots, self._primitive = config, position, slots, primitive
+        self._tokens = tokens_of(config)
         super().__init__(
             {
                 "control": In(LaneControl(config, slots)),
@@ -135,64 +112,79 @@ class LaneGroup(wiring.Component):
         m.d.comb += [
             tile.write.eq(self.write),
             tile.write_slot.eq(self.tile.slot),
-            tile.weights.eq(self.tile.weights),
-            tile.index.eq(self.tile.index),
+            tile.weights.eq(self.tile.weights[self._position]),
+            tile.index.eq(self.tile.index[self._position]),
             tile.load_index.eq(control.load_index),
-            tile.index_slot.eq(control.index_slot),
-            tile.weights_slot.eq(control.weights_slot),
         ]
-        values = []
+        for name in ("index_slots", "weights_slots"):
+            m.d.comb += [a.eq(b) for a, b in zip(getattr(tile, name), getattr(control, name), strict=True)]
+
+        segments = []
+        for number in range(SEGMENTS):
+            m.submodules[f"segment_{number}"] = segment = DspSegment(SEGMENT, self._config.packed, self._primitive)
+            m.d.comb += [
+                getattr(segment, x).eq(getattr(control, x)) for x in ("take", "load", "multiply", "cut", "add")
+            ]
+            for i in range(SEGMENT):
+                lane = number * SEGMENT + i
+                m.d.comb += segment.w[i].eq(tile.weight[lane])
+                for token, word in enumerate(control.words[i]):
+                    m.d.comb += segment.a[i][token].eq(self._activation(word, tile.select[lane]))
+            segments.append(segment)
+
         for lane in range(BLOCK):
-            m.submodules[f"dsp_{lane}"] = dsp = Dsp()
-            m.d.comb += [
-                dsp.a.eq(self._activation(tile.select[lane])),
-                dsp.load_a.eq(control.select),
-                dsp.b.eq(tile.weight[lane]),
-                dsp.load_b.eq(control.load_weights),
-                dsp.multiply.eq(control.multiply),
-            ]
-            values.append(dsp.product)
-        values = self._reduced(m, values, range(1, LOW_LEVELS + 1), control.low_add, control.low, "low")
-        values = self._reduced(m, values, range(LOW_LEVELS + 1, LEVELS + 1), control.high_add, control.high, "high")
-        for lane, value in enumerate(values):
-            m.submodules[f"accumulators_{lane}"] = accumulators = Accumulators(self._config, len(value))
-            wiring.connect(m, wiring.flipped(control.accumulators), accumulators.control)
-            m.d.comb += [
-                accumulators.add.eq(control.add[lane_level(lane)]),
-                accumulators.addend.eq(value),
-                self.sums[lane].eq(accumulators.sum),
-            ]
+            segment, i = segments[lane // SEGMENT], lane % SEGMENT
+            carry = segment.carries[i]
+            last = lane == BLOCK - 1
+            for token in range(self._tokens):
+                addend, late = segment.sums[i][token], Const(0)
+                if last:
+                    addend, late = self._joined(m, segments, token)
+                m.submodules[f"accumulators_{lane}_{token}"] = accumulators = Accumulators(
+                    self._config, len(addend), token == 1
+                )
+                m.d.comb += [
+                    accumulators.add.eq(control.accumulate[lane]),
+                    accumulators.address.eq(control.addresses[lane_delay(lane)]),
+                    accumulators.first.eq(control.first[lane_delay(lane)]),
+                    accumulators.show.eq(control.show[lane_delay(lane)]),
+                    accumulators.addend.eq(addend),
+                    accumulators.read_address.eq(control.read_address),
+                ]
+                if token == 1:
+                    m.d.comb += accumulators.carry.eq(late if last else carry)
+                with m.If(control.read_token == token):
+                    m.d.comb += self.sums[lane].eq(accumulators.sum)
         return m
 
-    def _activation(self, index):
-        """The byte of the word at ``index``, as two shifts of a machine word each: fast in simulation, and the same
-        multiplexers in hardware."""
+    def _joined(self, m: Module, segments, token: int):
+        """The register of the sum of the last lane, of its segment or of the whole group, and what to carry to it."""
+        first, last = segments
+        both = self.control.joins
+        carries = token == 1
+        total = Signal(signed(TOTAL_BITS + 1), name=f"joined_{token}", reset_less=True)
+        late = Signal(name=f"late_{token}", reset_less=True)
+        one, other = last.sums[-1][token], Mux(both, first.sums[-1][token], 0)
+        if carries:  # one goes into this addition, the other into the next
+            one, other = Cat(1, one).as_signed(), Cat(last.carries[-1], other).as_signed()
+        with m.If(self.control.join):
+            m.d.sync += total.eq((one + other) >> int(carries))
+            m.d.sync += late.eq(first.carries[-1] & both)
+        return total, late
+
+    def _activation(self, word, index):
+        """The byte of the word at ``index``: by two shifts of a machine word each, which is fast in simulation; or, where
+        multipliers are instances, by a tree of multiplexers, which synthesis finds again."""
+        if self._primitive is not Primitive.BEHAVIOURAL:
+            chosen = [word.word_select(place, CODE_BITS) for place in range(BLOCK)]
+            for bit in index:
+                chosen = [Mux(bit, *pair) for pair in zip(chosen[1::2], chosen[::2], strict=True)]
+            return chosen[0].as_signed()
         half = BLOCK // 2 * CODE_BITS
-        place = index[: INDEX_BITS - 1]
-        low, high = self.control.word[:half], self.control.word[half:]
+        place = index[: COLUMN_BITS - 1]
+        low, high = word[:half], word[half:]
         chosen = Mux(index[-1], high.word_select(place, CODE_BITS), low.word_select(place, CODE_BITS))
         return chosen.as_signed()
-
-    @staticmethod
-    def _reduced(m: Module, values, levels, adds, enables, name: str):
-        """Registers behind some levels of the reduction, each as wide as what it may hold."""
-        for level, add in zip(levels, adds, strict=True):
-            half = 1 << level - 1
-            values = [
-                value + Mux(add, values[lane + half], 0) if lane_level(lane) >= level else value
-                for lane, value in enumerate(values)
-            ]
-        registers = [
-            Signal(signed(len(value)), name=f"{name}_{lane}", reset_less=True) for lane, value in enumerate(values)
-        ]
-        for level in range(len(enables)):
-            with m.If(enables[level]):
-                m.d.sync += [
-                    register.eq(value)
-                    for lane, (register, value) in enumerate(zip(registers, values, strict=True))
-                    if min(lane_level(lane), len(enables) - 1) == level
-                ]
-        return registers
 
 
 class Chain(wiring.Component):
@@ -200,7 +192,9 @@ class Chain(wiring.Component):
 
     Parameters:
         config: the accelerator.
+        first: number of its first group.
         slots: slots of the tile ring.
+        primitive: what multiplies.
 
     Members:
         control: what to do.
@@ -209,8 +203,14 @@ class Chain(wiring.Component):
         sums: accumulators of the lanes that are being read.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        self._config, self._slots = config, slots
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        first: int = 0,
+        slots: int = SLOTS,
+        primitive: Primitive = Primitive.BEHAVIOURAL,
+    ):
+        self._config, self._first, self._slots, self._primitive = config, first, slots, primitive
         self._groups = config.chain_length // BLOCK
         super().__init__(
             {
@@ -224,8 +224,10 @@ class Chain(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for index in range(self._groups):
-            m.submodules[f"group_{index}"] = group = LaneGroup(self._config, self._slots)
-            wiring.connect(m, wiring.flipped(self.control), group.control)
+            position = (self._first + index) % fill_groups(self._config)
+            group = LaneGroup(self._config, position, self._slots, self._primitive)
+            m.submodules[f"group_{index}"] = group
+            connect(m, flipped(self.control), group.control)
             m.d.comb += [group.write.eq(self.writes[index]), group.tile.eq(self.tile)]
             m.d.comb += [self.sums[BLOCK * index + lane].eq(group.sums[lane]) for lane in range(BLOCK)]
         return m

@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import enum, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import V_ADDRESS_BITS, VRead, VWrite
-from catenary.hw.fp.multiply import FpMul, LeanFpMul
+from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.accumulators import SUM_BITS
 from catenary.hw.matrix.array import BlockLayout
 from catenary.hw.matrix.constants import Constants
 from catenary.hw.matrix.epilogue import BeatLayout, Epilogue
-from catenary.hw.matrix.signatures import BANKS, ConstantsWrite, lanes_of
+from catenary.hw.matrix.signatures import BANKS, ConstantsWrite, lanes_of, sum_lane, tokens_of
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Context
@@ -56,7 +59,9 @@ class Emitter(wiring.Component):
         fresh: CONTEXT: no sum was ever added to, so all are 0, whatever the accumulators hold.
         complete, block: a row block is complete, or CONTEXT (which needs only the bank); always accepted.
         constants: scales and biases of rows from the front.
-        read_bank, read_address, sums: accumulators.
+        read_address, sums: accumulators.
+        released: pulse: the sums of the next token, or of those side by side, have been read; tokens go in order. Not
+            in CONTEXT.
         bank_free: pulses: the bank has been emitted.
         v_read, v_write: V.
         busy: something is going on.
@@ -64,7 +69,7 @@ class Emitter(wiring.Component):
         fault: an address behind V.
     """
 
-    def __init__(self, config: AcceleratorConfig, lanes: int | None = None, multiplier: type[FpMul] = LeanFpMul):
+    def __init__(self, config: AcceleratorConfig, lanes: int | None = None, multiplier: type[FpMul] = FpMul):
         self._config = config
         self._lanes = emit_lanes(config) if lanes is None else lanes
         self._multiplier = multiplier
@@ -84,7 +89,7 @@ class Emitter(wiring.Component):
                 "complete": In(1),
                 "block": In(BlockLayout(config)),
                 "constants": In(ConstantsWrite(config)),
-                "read_bank": Out(range(BANKS)),
+                "released": Out(1),
                 "read_address": Out(range(config.mm_tokens)),
                 "sums": In(signed(SUM_BITS)).array(lanes_of(config)),
                 "bank_free": Out(BANKS),
@@ -145,7 +150,7 @@ class Emitter(wiring.Component):
         ]
 
         sums, beat, valid, outside = self._walk(m, state == State.EMIT, block, above, begin, emitted, epilogue.enable)
-        m.d.comb += [epilogue.beat.eq(beat), epilogue.valid.eq(valid), epilogue.context.eq(self.context)]
+        m.d.comb += [epilogue.beat.eq(beat), epilogue.valid.eq(valid[-1]), epilogue.context.eq(self.context)]
         m.d.comb += [to.eq(value) for to, value in zip(epilogue.sums, sums, strict=True)]
 
         # Results. While V takes none, everything behind waits; while there is nothing, nothing moves.
@@ -157,14 +162,14 @@ class Emitter(wiring.Component):
             request.payload.count.eq(done.count),
             waiting.eq(request.valid & ~request.ready),
             accepted.eq(request.valid & request.ready),
-            epilogue.enable.eq(~waiting & (epilogue.occupied | valid | (state == State.EMIT))),
+            epilogue.enable.eq(~waiting & (epilogue.occupied | valid.any() | (state == State.EMIT))),
             constants.enable.eq(epilogue.enable),
         ]
         m.d.comb += [request.payload.data[lane].eq(value) for lane, value in enumerate(epilogue.results)]
         with m.If(accepted & done.last):
             m.d.comb += self.bank_free.eq(1 << done.row.bank)
         m.d.comb += [
-            self.busy.eq((state != State.WAIT) | blocks.r_rdy | epilogue.occupied | valid),
+            self.busy.eq((state != State.WAIT) | blocks.r_rdy | epilogue.occupied | valid.any()),
             self.stalled.eq(waiting | constants.stalled),
             self.fault.eq(constants.fault | self.v_write.fault | outside),
         ]
@@ -179,7 +184,7 @@ class Emitter(wiring.Component):
         columns = max(RECORD["depth"].width, lanes_of(config).bit_length())
         token = Signal(range(config.mm_tokens))
         column = Signal(columns)  # row of the row block, or channel
-        lane = Signal(range(lanes_of(config)))  # the same modulo lanes
+        lane = Signal(range(lanes_of(config)))  # the same modulo lanes of the array
         turn = Signal(range(config.mm_tokens))  # accumulators of earlier turns
         low = Signal()  # CONTEXT: the high parts have been read
         in_group = Signal(RECORD["group"].shape)
@@ -188,13 +193,14 @@ class Emitter(wiring.Component):
         left, count, ends, partial = Signal(columns), Signal(range(lanes + 1)), Signal(), Signal()
         address = Signal(V_ADDRESS_BITS + 1)
         last_token = token + 1 == self.tokens
+        alone = last_token | (token % tokens_of(config) == tokens_of(config) - 1)  # of those side by side, the last one
         m.d.comb += [
             left.eq(Mux(self.context, self.depth, block.rows) - column),
             ends.eq(left <= lanes),
             count.eq(Mux(ends, left, lanes)),
             partial.eq(self.context & ~low),
             address.eq(start + column),
-            self.read_bank.eq(block.bank),
+            self.released.eq(emitting & enable & ends & ~self.context & alone),
             self.read_address.eq(Mux(self.context, turn + (token << 1) + low, token)),
             emitted.eq(emitting & enable & ends & ~partial & last_token),
         ]
@@ -218,39 +224,62 @@ class Emitter(wiring.Component):
                 with m.If(lane == lanes_of(config) - lanes):
                     m.d.sync += [lane.eq(0), turn.eq(turn + (self.tokens << 1))]
 
-        beat, valid, outside = Signal(BeatLayout(config, lanes), reset_less=True), Signal(), Signal()
+        # A cycle to read sums, and one to bring those of the beat together.
+        layout = BeatLayout(config, lanes)
+        valid, outside = Signal(2), Signal()
+        reading, beat = Signal(layout, reset_less=True), Signal(layout, reset_less=True)
         with m.If(enable):
-            m.d.sync += valid.eq(emitting)
+            m.d.sync += [valid.eq(Cat(emitting, valid[0])), beat.eq(reading)]
             with m.If(emitting):
                 m.d.sync += [
-                    beat.address.eq(address),
-                    beat.count.eq(count),
-                    beat.row.word.eq(column[exact_log2(lanes) :]),
-                    beat.row.bank.eq(block.bank),
-                    beat.token.eq(token),
-                    beat.has_bias.eq(block.has_bias & ~self.context),
-                    beat.partial.eq(partial),
-                    beat.last.eq(emitted),
+                    reading.address.eq(address),
+                    reading.count.eq(count),
+                    reading.row.word.eq(column[exact_log2(lanes) :]),
+                    reading.row.bank.eq(block.bank),
+                    reading.token.eq(token),
+                    reading.has_bias.eq(block.has_bias & ~self.context),
+                    reading.partial.eq(partial),
+                    reading.last.eq(emitted),
                 ]
                 with m.If(address[-1]):
                     m.d.sync += outside.eq(1)
-        return self._picked(m, emitting & enable, lane, Mux(self.context, 0, block.kept)), beat, valid, outside
+        kept = Mux(self.context, 0, block.kept)
+        return self._picked(m, enable, emitting, lane[exact_log2(lanes) :], kept), beat, valid, outside
 
-    def _picked(self, m: Module, enable, lane, kept):
-        """Registers for the sums of neighbouring rows, ``1 << kept`` lanes apart, from lane ``lane << kept`` on."""
+    def _picked(self, m: Module, enable, emitting, word, kept):
+        """Registers for the sums of rows ``word * lanes ..`` of a row block with N = ``1 << kept``.
+
+        Each lane of the array has a register for its sum, which is 0 unless the lane is wanted, so an OR is all that
+        remains to be done: registers cost nothing beside the multiplexers that they spare.
+        """
         total, lanes = lanes_of(self._config), self._lanes
+        levels = [[sum_lane(row, level) for row in range(total >> level)] for level in range(len(KEPT_CHOICES))]
+        wanted: list[list[Value]] = [[] for _ in range(total)]
+        for level, sources in enumerate(levels):
+            for row, source in enumerate(sources):
+                wanted[source].append((kept == level) & (word == row // lanes))
+        zero = self.fresh & self.context
+        gated = []
+        for source, reasons in enumerate(wanted):
+            register = Signal(signed(SUM_BITS), name=f"gated_{source}", reset_less=True)
+            with m.If(enable & emitting):
+                m.d.sync += register.eq(Mux(Cat(reasons).any() & ~zero, self.sums[source], 0))
+            gated.append(register)
+
+        level_read = Signal.like(kept, reset_less=True)
+        with m.If(enable & emitting):
+            m.d.sync += level_read.eq(kept)
         picked = []
         for offset in range(lanes):
             register = Signal(signed(SUM_BITS), name=f"sum_{offset}", reset_less=True)
-            number = Signal(range(total), name=f"lane_{offset}")
-            m.d.comb += number.eq((lane | offset) << kept)
-            moved = (row << level for level in range(len(KEPT_CHOICES)) for row in range(offset, total, lanes))
-            reachable = sorted({source for source in moved if source < total})
-            with m.If(enable & self.fresh & self.context):
-                m.d.sync += register.eq(0)
-            with m.Elif(enable), m.Switch(number):
-                for source in reachable:
-                    with m.Case(source):
-                        m.d.sync += register.eq(self.sums[source])
+            if lanes == 1:  # no other lane is wanted, whatever the level
+                found = reduce(or_, gated)
+            else:
+                ones = [
+                    reduce(or_, (gated[source] for source in sources[offset::lanes]), Const(0)) for sources in levels
+                ]
+                found = reduce(or_, (Mux(level_read == level, one, 0) for level, one in enumerate(ones)))
+            with m.If(enable):
+                m.d.sync += register.eq(found)
             picked.append(register)
         return picked

@@ -7,11 +7,12 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from catenary.hw.buffers.signatures import ARead, VRead, VWrite
-from catenary.hw.fp.multiply import FpMul, LeanFpMul
+from catenary.hw.buffers.signatures import ABeside, ARead, VRead, VWrite
+from catenary.hw.dsp.segment import Primitive
+from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.array import MultiplierArray
 from catenary.hw.matrix.emitter import RECORD, Emitter
-from catenary.hw.matrix.signatures import SLOTS, ArrayFeed, lanes_of
+from catenary.hw.matrix.signatures import SLOTS, ArrayFeed, lanes_of, tokens_of
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Opcode, Unit
@@ -35,6 +36,7 @@ class MatrixEngine(wiring.Component):
         config: the accelerator.
         slots: of the tile ring.
         multiplier: what the emitter multiplies with; see :class:`~catenary.hw.matrix.epilogue.Epilogue`.
+        primitive: what the array multiplies with.
 
     Members:
         idle: ``accept`` is allowed.
@@ -43,17 +45,25 @@ class MatrixEngine(wiring.Component):
         feed_start: pulse: the front is to feed ``command``.
         feed_finished: pulse: the array has taken every step of it.
         feed: from the front.
-        a_read: activations.
+        a_read, a_beside: activations, see :class:`~catenary.hw.matrix.array.MultiplierArray`.
         v_read, v_write: constants and results.
         done: pulse: all results are in V.
         too_many_tokens: the instruction has more tokens than there are accumulators; stays until reset.
         address_fault: an address behind a buffer.
         computing: the array has work.
+        multiplies: see :class:`MultiplierArray`.
         stalled: a buffer is in the way.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, multiplier: type[FpMul] = LeanFpMul):
-        self._config, self._slots, self._multiplier = config, slots, multiplier
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        slots: int = SLOTS,
+        multiplier: type[FpMul] = FpMul,
+        primitive: Primitive = Primitive.BEHAVIOURAL,
+    ):
+        self._config, self._slots, self._multiplier, self._primitive = config, slots, multiplier, primitive
+        beside = {"a_beside": Out(ABeside())} if tokens_of(config) > 1 else {}
         super().__init__(
             {
                 "idle": Out(1),
@@ -63,12 +73,14 @@ class MatrixEngine(wiring.Component):
                 "feed_finished": In(1),
                 "feed": In(ArrayFeed(config, slots)),
                 "a_read": Out(ARead(config)),
+                **beside,
                 "v_read": Out(VRead(config)),
                 "v_write": Out(VWrite(config)),
                 "done": Out(1),
                 "too_many_tokens": Out(1),
                 "address_fault": Out(1),
                 "computing": Out(1),
+                "multiplies": Out(1),
                 "stalled": Out(1),
             }
         )
@@ -76,21 +88,25 @@ class MatrixEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         feed = self.feed
-        m.submodules.array = array = MultiplierArray(self._config, self._slots)
+        m.submodules.array = array = MultiplierArray(self._config, self._slots, self._primitive)
         m.submodules.emitter = emitter = Emitter(self._config, multiplier=self._multiplier)
         connect(m, flipped(feed.tile), array.tile)
         connect(m, flipped(feed.steps), array.steps)
         connect(m, flipped(feed.constants), emitter.constants)
         connect(m, array.a_read, flipped(self.a_read))
+        if tokens_of(self._config) > 1:
+            connect(m, array.a_beside, flipped(self.a_beside))
         connect(m, emitter.v_read, flipped(self.v_read))
         connect(m, emitter.v_write, flipped(self.v_write))
         m.d.comb += [
             feed.freed.eq(array.freed),
             feed.bank_free.eq(emitter.bank_free),
-            array.read_bank.eq(emitter.read_bank),
+            array.released.eq(emitter.released),
+            array.growing.eq(emitter.context),
             array.read_address.eq(emitter.read_address),
             emitter.fresh.eq(feed.fresh),
             self.computing.eq(array.busy),
+            self.multiplies.eq(array.multiplies),
             self.stalled.eq(array.stalled | emitter.stalled),
             self.address_fault.eq(array.fault | emitter.fault),
         ]

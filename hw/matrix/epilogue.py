@@ -11,7 +11,7 @@ from catenary.hw.buffers.signatures import V_ADDRESS_BITS
 from catenary.hw.fp.add import FpAdd
 from catenary.hw.fp.convert import IntToFloat
 from catenary.hw.fp.format import MINUS_ZERO, Float32
-from catenary.hw.fp.multiply import FpMul, LeanFpMul
+from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.accumulators import SUM_BITS
 from catenary.hw.matrix.constants import RowAddress
 from catenary.isa.config import AcceleratorConfig
@@ -70,7 +70,7 @@ class Epilogue(wiring.Component):
         occupied: a beat is in the pipeline.
     """
 
-    def __init__(self, config: AcceleratorConfig, lanes: int, multiplier: type[FpMul] = LeanFpMul):
+    def __init__(self, config: AcceleratorConfig, lanes: int, multiplier: type[FpMul] = FpMul):
         self._lanes, self._multiplier = lanes, multiplier
         self.latency = IntToFloat.latency + 2 * multiplier.latency + FpAdd.latency
         beat, row = BeatLayout(config, lanes), RowAddress(config, lanes)

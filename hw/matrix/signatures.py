@@ -16,14 +16,21 @@ from __future__ import annotations
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
-from catenary.hw.buffers.signatures import A_ADDRESS_BITS
+from catenary.hw.buffers.signatures import A_ADDRESS_BITS, CODE_BITS
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import KEY_LIMIT
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
 SLOTS = KEY_LIMIT // BLOCK
 """Slots of the tile ring, unless a component is told otherwise: a whole key must fit."""
+
+WEIGHT_BITS = CODE_BITS
+"""An expanded weight."""
+
+COLUMN_BITS = exact_log2(BLOCK)
+"""A column number inside a block of 16."""
 
 BANKS = 2
 """Banks of accumulators and constants: one is emitted while the other is filled."""
@@ -39,23 +46,48 @@ def groups_of(config: AcceleratorConfig) -> int:
     return lanes_of(config) // BLOCK
 
 
+def sum_lane(row: int, level: int) -> int:
+    """The lane that holds the sum of row ``row`` of a row block with N = 2**level: the last of the row's lanes."""
+    return (row + 1 << level) - 1
+
+
+def tokens_of(config: AcceleratorConfig) -> int:
+    """Rows of A that go through the array side by side."""
+    return 2 if config.packed else 1
+
+
+def fill_groups(config: AcceleratorConfig) -> int:
+    """Groups that are written in one cycle: all of a slot in the cycles in which its 4-bit codes can come."""
+    cycles = max(1, groups_of(config) * (BLOCK // 2) // config.line_bytes)
+    return -(-groups_of(config) // cycles)
+
+
+def fill_rows(config: AcceleratorConfig) -> int:
+    """Writes that make a slot."""
+    return -(-groups_of(config) // fill_groups(config))
+
+
 class TileWriteLayout(data.StructLayout):
-    """One group of a slot.
+    """``fill_groups`` neighbouring groups of a slot, or some of them.
 
     Members:
         slot: which slot
-        group: lanes 16 * group .. 16 * group + 15
-        weights: INT8 of each of these lanes; 0 in lanes behind the last row of a row block and behind the end of a key
-        index: byte of the activation word that each of these lanes multiplies
+        row: group g is number g % fill_groups of the write whose row is g // fill_groups; there may be numbers behind
+            the last group
+        mask: which of these groups are written
+        weights: INT8 of each of their lanes; 0 in lanes behind the last row of a row block and behind the end of a key
+        index: byte of the activation word that each of their lanes multiplies
     """
 
     def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+        groups = fill_groups(config)
         super().__init__(
             {
                 "slot": range(slots),
-                "group": range(groups_of(config)),
-                "weights": data.ArrayLayout(signed(8), BLOCK),
-                "index": data.ArrayLayout(4, BLOCK),
+                "row": range(fill_rows(config)),
+                "mask": groups,
+                "weights": data.ArrayLayout(data.ArrayLayout(signed(WEIGHT_BITS), BLOCK), groups),
+                "index": data.ArrayLayout(data.ArrayLayout(COLUMN_BITS, BLOCK), groups),
             }
         )
 

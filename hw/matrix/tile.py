@@ -8,28 +8,28 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import SLOTS
+from catenary.hw.dsp.segment import SEGMENT
+from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, WEIGHT_BITS
 from catenary.isa.tensors import BLOCK
-
-WEIGHT_BITS = 8
-INDEX_BITS = 4
 
 
 class TileGroup(wiring.Component):
     """The slots of one group of 16 lanes.
 
-    Weights are needed a cycle later than the index, so each half is read by itself, straight into the registers that
-    need it: no copy of a slot travels along the pipeline.
+    Lanes whose position in their segment is the same have a memory of their own, because each position works on a step
+    a cycle later than the one before it. Weights are needed a cycle later than the index, so each half is read by
+    itself, straight into the registers that need it: no copy of a slot travels along the pipeline.
 
     Parameters:
         slots: slots of the ring.
 
     Members:
         write: put ``weights`` and ``index`` into slot ``write_slot``.
-        load_index: the index registers become those of slot ``index_slot``.
-        weights_slot: the slot that ``weight`` shows.
+        load_index: by position: the index registers become those of slot ``index_slots``.
+        weights_slots: by position: the slot that ``weight`` shows.
         select: index registers of the lanes.
-        weight: weights of the lanes in ``weights_slot``, in the same cycle; to be registered where they are used.
+        weight: weights of the lanes in their position's ``weights_slots``, in the same cycle; to be registered where
+            they are used.
     """
 
     def __init__(self, slots: int = SLOTS):
@@ -39,27 +39,33 @@ class TileGroup(wiring.Component):
                 "write": In(1),
                 "write_slot": In(range(slots)),
                 "weights": In(data.ArrayLayout(signed(WEIGHT_BITS), BLOCK)),
-                "index": In(data.ArrayLayout(INDEX_BITS, BLOCK)),
-                "load_index": In(1),
-                "index_slot": In(range(slots)),
-                "weights_slot": In(range(slots)),
-                "select": Out(INDEX_BITS).array(BLOCK),
+                "index": In(data.ArrayLayout(COLUMN_BITS, BLOCK)),
+                "load_index": In(SEGMENT),
+                "index_slots": In(range(slots)).array(SEGMENT),
+                "weights_slots": In(range(slots)).array(SEGMENT),
+                "select": Out(COLUMN_BITS).array(BLOCK),
                 "weight": Out(signed(WEIGHT_BITS)).array(BLOCK),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.indices = indices = Memory(shape=self.index.shape(), depth=self._slots, init=[])
-        m.submodules.weights = weights = Memory(shape=self.weights.shape(), depth=self._slots, init=[])
-        for memory, value in ((indices, self.index), (weights, self.weights)):
-            writer = memory.write_port()
-            m.d.comb += [writer.addr.eq(self.write_slot), writer.data.eq(value), writer.en.eq(self.write)]
-        index_reader, weights_reader = indices.read_port(domain="comb"), weights.read_port(domain="comb")
-        m.d.comb += [index_reader.addr.eq(self.index_slot), weights_reader.addr.eq(self.weights_slot)]
-        selects = [Signal(INDEX_BITS, name=f"select_{lane}", reset_less=True) for lane in range(BLOCK)]
-        with m.If(self.load_index):
-            m.d.sync += [select.eq(index_reader.data[lane]) for lane, select in enumerate(selects)]
-        for lane in range(BLOCK):
-            m.d.comb += [self.select[lane].eq(selects[lane]), self.weight[lane].eq(weights_reader.data[lane])]
+        for position in range(SEGMENT):
+            lanes = range(position, BLOCK, SEGMENT)
+            readers = []
+            for name, value, slot in (
+                ("indices", self.index, self.index_slots[position]),
+                ("weights", self.weights, self.weights_slots[position]),
+            ):
+                shape = data.ArrayLayout(value.shape().elem_shape, len(lanes))
+                m.submodules[f"{name}_{position}"] = memory = Memory(shape=shape, depth=self._slots, init=[])
+                writer, reader = memory.write_port(), memory.read_port(domain="comb")
+                m.d.comb += [writer.addr.eq(self.write_slot), writer.en.eq(self.write), reader.addr.eq(slot)]
+                m.d.comb += [writer.data[i].eq(value[lane]) for i, lane in enumerate(lanes)]
+                readers.append(reader.data)
+            selects = [Signal(COLUMN_BITS, name=f"select_{lane}", reset_less=True) for lane in lanes]
+            with m.If(self.load_index[position]):
+                m.d.sync += [select.eq(readers[0][i]) for i, select in enumerate(selects)]
+            for i, lane in enumerate(lanes):
+                m.d.comb += [self.select[lane].eq(selects[i]), self.weight[lane].eq(readers[1][i])]
         return m

@@ -7,12 +7,13 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from catenary.hw.buffers.signatures import ARead, VRead, VWrite
-from catenary.hw.fp.multiply import FpMul, LeanFpMul
+from catenary.hw.buffers.signatures import ABeside, ARead, VRead, VWrite
+from catenary.hw.dsp.segment import Primitive
+from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.engine import MatrixEngine
-from catenary.hw.matrix.signatures import SLOTS
+from catenary.hw.matrix.signatures import SLOTS, tokens_of
+from catenary.hw.memory.line_reader import line_layout
 from catenary.hw.stream.front import StreamFront
-from catenary.hw.stream.gearbox import LineLayout
 from catenary.hw.unit import UnitSignature
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
@@ -27,39 +28,52 @@ class MatrixUnit(wiring.Component):
         config: the accelerator.
         slots: of the tile ring.
         multiplier: what multiplies floats; see :class:`~catenary.hw.matrix.epilogue.Epilogue`.
+        primitive: what multiplies codes.
 
     Members:
         insn, done, fault, cause, stall: see :class:`UnitSignature`.
         lines: from the stream FIFO.
-        a_read: activations.
+        a_read, a_beside: activations, see :class:`~catenary.hw.matrix.array.MultiplierArray`.
         rows_read: rows of keys and values that lie in A.
         v_read: scales, and the constants of CONTEXT.
         v_write: results.
         stream_empty: the unit holds nothing of the stream.
+        multiplies: its multipliers take on a token, or two.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, multiplier: type[FpMul] = LeanFpMul):
-        self._config, self._slots, self._multiplier = config, slots, multiplier
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        slots: int = SLOTS,
+        multiplier: type[FpMul] = FpMul,
+        primitive: Primitive = Primitive.BEHAVIOURAL,
+    ):
+        self._config, self._slots, self._multiplier, self._primitive = config, slots, multiplier, primitive
+        beside = {"a_beside": Out(ABeside())} if tokens_of(config) > 1 else {}
         super().__init__(
             {
                 **UnitSignature(Unit.MATRIX).members,
-                "lines": In(stream.Signature(LineLayout(config))),
+                "lines": In(stream.Signature(line_layout(config))),
                 "a_read": Out(ARead(config)),
+                **beside,
                 "rows_read": Out(ARead(config)),
                 "v_read": Out(VRead(config)),
                 "v_write": Out(VWrite(config)),
                 "stream_empty": Out(1),
+                "multiplies": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.front = front = StreamFront(self._config, self._slots)
-        m.submodules.engine = engine = MatrixEngine(self._config, self._slots, self._multiplier)
+        m.submodules.engine = engine = MatrixEngine(self._config, self._slots, self._multiplier, self._primitive)
         connect(m, flipped(self.lines), front.lines)
         connect(m, front.a_read, flipped(self.rows_read))
         connect(m, front.feed, engine.feed)
         connect(m, engine.a_read, flipped(self.a_read))
+        if tokens_of(self._config) > 1:
+            connect(m, engine.a_beside, flipped(self.a_beside))
         connect(m, engine.v_read, flipped(self.v_read))
         connect(m, engine.v_write, flipped(self.v_write))
 
@@ -75,6 +89,7 @@ class MatrixUnit(wiring.Component):
             engine.feed_finished.eq(front.finished),
             self.done.eq(engine.done),
             self.stream_empty.eq(front.stream_empty),
+            self.multiplies.eq(engine.multiplies),
         ]
 
         faulty, cause = Signal(), Signal.like(self.cause, init=ErrorCause.NONE.value)

@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
-from amaranth.lib import data, enum, stream, wiring
+from amaranth import Array, Module, Mux, Signal
+from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import SLOTS, lanes_of
-from catenary.hw.stream.cell import CellLayout, Select
-from catenary.hw.stream.constants import CONSTANTS, ConstantPairLayout
+from catenary.hw.matrix.signatures import SLOTS, fill_groups, fill_rows, lanes_of
+from catenary.hw.stream.cell import CellLayout, Select, wide_groups, wide_turns
+from catenary.hw.stream.constants import CONSTANT_BITS, constants_of
 from catenary.hw.stream.funnel import FunnelSignature
-from catenary.hw.stream.gearbox import TAKE_BITS, WORD_BITS
+from catenary.hw.stream.gearbox import NARROW_BITS
 from catenary.hw.stream.header import HeaderCheck, HeaderLayout
-from catenary.hw.stream.index import INDEX_WORD_BITS, index_rows
-from catenary.hw.stream.params import PARAM_ROWS, PairLayout
+from catenary.hw.stream.index import HALVED, index_rows
+from catenary.hw.stream.params import PairLayout, param_rows
 from catenary.hw.stream.products import times
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import MatrixMatrix
-from catenary.isa.stream_layout import BITS_CODES, IndexKind, index_bits
+from catenary.isa.stream_layout import BITS_CODES, index_bits
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
 RECORD = record_layout(MatrixMatrix)
@@ -28,19 +28,20 @@ RECORD = record_layout(MatrixMatrix)
 class Section(enum.Enum, shape=3):
     """Sections of a row block, in the order in which they come; the last three come once per group."""
 
-    SCALES = 0
-    BIAS = 1
-    PARAMS = 2
-    INDEX = 3
-    CODES = 4
+    HEADER = 0
+    SCALES = 1
+    BIAS = 2
+    PARAMS = 3
+    INDEX = 4
+    CODES = 5
 
 
 class BlockReader(wiring.Component):
     """Takes row blocks off the stream until an instruction has all its rows.
 
     Every section but the header is read in *passes* over the rows: one for scales, biases and the scales and zeros of a
-    group, one for each block of 16 columns of index and codes. A cycle takes what fits of: 2 FP32, 4 pairs of scale
-    and zero, one index word, 16 codes.
+    group, one for each block of 16 columns of index and codes. For each group of lanes that a tile write holds, a cycle
+    takes what fits of: 2 FP32, 4 pairs of scale and zero, one index word, 16 codes, or 8 of 8 bits.
 
     Parameters:
         config: the accelerator.
@@ -53,19 +54,24 @@ class BlockReader(wiring.Component):
         bad: a row block is damaged or does not fit the instruction. The reader stops.
         waiting: it waits for the stream.
         funnel: the stream.
+        data: what was taken ...
+        arrived: ... is aligned now.
+        section: what a take in this cycle belongs to.
+        count: how many items of it.
+        ends: it is the last of its pass.
+        opens: pulse: it is the first of its section.
+        kept: log2 N of the row block.
         bank_claim: a row block wants a bank; held until ``bank_given``.
         bank_given: it has ``bank`` from now on.
         bank: of accumulators and constants.
         slot_claim: pulse: the next cell is the first one of a new slot.
         slot_free: there is a free slot.
         slot: the slot that a claim in this cycle gets, else the one last claimed.
-        constants: constants of rows.
+        constants_room: constants can be taken.
         constants_pending: some have not been written yet.
-        params_clear, params_write, params: to :class:`GroupParams`.
-        index_clear, index_write, index: to :class:`IndexBuffer`.
-        index_following: the cell is the last one that uses the current index word.
-        valid: there is a cell in this cycle.
-        cell: it; its codes are those that the funnel gives.
+        params_ready: the scales and zeros that ``cell`` needs will have been written.
+        params_busy: some wait to be written.
+        cell: of a take of codes.
     """
 
     def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
@@ -79,22 +85,23 @@ class BlockReader(wiring.Component):
                 "bad": Out(1),
                 "waiting": Out(1),
                 "funnel": Out(FunnelSignature(config)),
+                "data": In(HeaderLayout),
+                "arrived": In(1),
+                "section": Out(Section),
+                "count": Out(range(fill_groups(config) * BLOCK + 1)),
+                "ends": Out(1),
+                "opens": Out(1),
+                "kept": Out(range(len(KEPT_CHOICES))),
                 "bank_claim": Out(1),
                 "bank_given": In(1),
                 "bank": In(1),
                 "slot_claim": Out(1),
                 "slot_free": In(1),
                 "slot": In(range(slots)),
-                "constants": Out(stream.Signature(ConstantPairLayout(config))),
+                "constants_room": In(1),
                 "constants_pending": In(1),
-                "params_clear": Out(1),
-                "params_write": Out(1),
-                "params": Out(data.ArrayLayout(PairLayout, PARAM_ROWS)),
-                "index_clear": Out(1),
-                "index_write": Out(1),
-                "index": Out(INDEX_WORD_BITS),
-                "index_following": Out(1),
-                "valid": Out(1),
+                "params_ready": In(1),
+                "params_busy": In(1),
                 "cell": Out(CellLayout(config, slots)),
             }
         )
@@ -111,62 +118,91 @@ class BlockReader(wiring.Component):
         m.d.comb += [check.header.eq(header), check.depth.eq(self.depth), check.rows.eq(rows_left)]
         affine = header.bits != BITS_CODES.index(8)
         sparse = header.kept != KEPT_CHOICES.index(BLOCK)
-        bitmap = header.index == IndexKind.BITMAP.value
 
-        # Where we are: section, pass over the rows, items left in the pass (lanes, for codes).
+        # Where we are: section, pass over the rows, items of the pass that are done (lanes, for codes).
         section, begun = Signal(Section), Signal()
         passes_done = Signal(16)
-        left = Signal(range(lanes + 1))
+        items_done = Signal(range(2 * lanes + 1))
         groups_left, blocks_left = Signal(16), Signal(16)  # from the current group on
         block = Signal(16)
         group_blocks = Signal(16)
         m.d.comb += group_blocks.eq(Mux(blocks_left < header.group_blocks, blocks_left, header.group_blocks))
         last_group = blocks_left == group_blocks
+        passes_left = group_blocks - passes_done
+
+        # Full row blocks of 8:16 have half an index line for every tile write. Where a slot is an odd number of those,
+        # two blocks of columns share a line.
+        groups, writes = fill_groups(self._config), fill_rows(self._config)
+        paired = Signal()
+        if writes % 2 and writes * groups * BLOCK == lanes:
+            full = header.rows == self._config.block_rows(HALVED)
+            m.d.comb += paired.eq(full & (header.kept == KEPT_CHOICES.index(HALVED)))
+        two_blocks = paired & (passes_left != 1)
 
         # What a cycle takes: all of a row's items in a section have the same size.
-        most, bits, partial = Signal(range(BLOCK + 1)), Signal(range(TAKE_BITS + 1)), Signal(range(TAKE_BITS + 1))
-        passes_end, row_items = Signal(), Signal(range(lanes + 1))
-        m.d.comb += [passes_end.eq(1), row_items.eq(header.rows)]
-        few = left[: BLOCK.bit_length()]
+        most, size, count = Signal.like(self.count), Signal.like(funnel.size), Signal.like(self.count)
+        steps, row_items = Signal(range(3)), Signal.like(items_done)  # passes at once
+        passes_end = Signal()
+        turns, wide = range(wide_turns(self._config)), wide_groups(self._config)
+        row, turn = Signal.like(self.cell.row), Signal(turns)
+        narrow = header.bits != BITS_CODES.index(8)
+        turn_ends = narrow | (turn == turns[-1])
+        m.d.comb += [steps.eq(1), row_items.eq(header.rows), passes_end.eq(1)]
 
         def takes(items: int, item_bits: int) -> list:
-            return [most.eq(items), bits.eq(items * item_bits), partial.eq(times(few, item_bits))]
+            return [most.eq(items), size.eq(times(count, item_bits))]
 
         with m.Switch(section):
             with m.Case(Section.SCALES, Section.BIAS):
-                m.d.comb += takes(CONSTANTS, WORD_BITS)
+                m.d.comb += takes(constants_of(self._config), CONSTANT_BITS)
             with m.Case(Section.PARAMS):
-                m.d.comb += takes(PARAM_ROWS, PairLayout.size)
+                m.d.comb += size.eq(times(count, PairLayout.size))
+                with m.Switch(header.kept):
+                    for code, kept in enumerate(KEPT_CHOICES):
+                        with m.Case(code):
+                            m.d.comb += most.eq(param_rows(self._config, kept))
             with m.Case(Section.INDEX):
-                m.d.comb += passes_end.eq(passes_done + 1 == group_blocks)
+                m.d.comb += [
+                    steps.eq(Mux(two_blocks, 2, 1)),
+                    row_items.eq(Mux(two_blocks, header.rows << 1, header.rows)),
+                    passes_end.eq(passes_left == steps),
+                ]
                 with m.Switch(header.kept):
                     for code, kept in enumerate(KEPT_CHOICES):
                         if kept != BLOCK:
                             with m.Case(code):
-                                m.d.comb += takes(index_rows(kept), index_bits(kept))
+                                m.d.comb += takes(groups * index_rows(kept), index_bits(kept))
             with m.Case(Section.CODES):
-                m.d.comb += [
-                    passes_end.eq(passes_done + 1 == group_blocks),
-                    row_items.eq(header.rows << header.kept),
-                ]
+                m.d.comb += [row_items.eq(header.rows << header.kept), passes_end.eq(passes_left == 1)]
                 with m.Switch(header.bits):
                     for code, width in enumerate(BITS_CODES):
                         with m.Case(code):
-                            m.d.comb += takes(BLOCK, width)
+                            m.d.comb += takes((groups if width <= NARROW_BITS else wide) * BLOCK, width)
+                            if width > NARROW_BITS and groups % wide:  # the last turn is shorter
+                                with m.If(turn_ends):
+                                    m.d.comb += most.eq(groups % wide * BLOCK)
+        left = row_items - items_done
         pass_ends = left <= most
-        count = Mux(pass_ends, few, most)
+        m.d.comb += [
+            count.eq(Mux(pass_ends, left, most)),
+            self.section.eq(section),
+            self.count.eq(count),
+            self.ends.eq(pass_ends),
+            self.kept.eq(header.kept),
+        ]
 
         # The cell of a take of codes.
-        group = Signal(self.cell.group.shape())
-        odd = group % 2 == 1
-        step = self.cell.step
+        half = Signal()
+        cell, step = self.cell, self.cell.step
+        masks = Array((1 << min(wide, groups - wide * number)) - 1 << wide * number for number in range(len(turns)))
         m.d.comb += [
-            self.cell.group.eq(group),
-            self.cell.count.eq(count),
-            self.cell.bits.eq(header.bits),
-            self.cell.select.eq(Mux(sparse, Select.INDEX, Select.OWN)),
-            self.cell.half.eq(odd),
-            self.cell.push.eq(pass_ends),
+            cell.row.eq(row),
+            cell.mask.eq(Mux(narrow, ~0, masks[turn])),
+            cell.count.eq(count),
+            cell.bits.eq(header.bits),
+            cell.select.eq(Mux(sparse, Select.INDEX, Select.OWN)),
+            cell.half.eq(half),
+            cell.push.eq(pass_ends),
             step.slot.eq(self.slot),
             step.kept.eq(header.kept),
             step.act_word.eq(block),
@@ -175,17 +211,10 @@ class BlockReader(wiring.Component):
             step.rows.eq(header.rows),
             step.has_bias.eq(header.has_bias),
             step.bank.eq(self.bank),
-            # 8:16 has two groups of lanes in an index word.
-            self.index_following.eq(pass_ends | ~bitmap | (header.kept != KEPT_CHOICES.index(8)) | odd),
-        ]
-        item = Signal(range(lanes))
-        m.d.comb += [
-            self.constants.payload.bias.eq(section == Section.BIAS),
-            self.constants.payload.row.eq(item),
-            self.constants.payload.both.eq(~pass_ends | (left == CONSTANTS)),
-            self.constants.payload.data.eq(funnel.data),
-            self.params.eq(funnel.data),
-            self.index.eq(funnel.data),
+            # 8:16 has two tile writes in an index line.
+            cell.following.eq(
+                (pass_ends & ~paired) | ((pass_ends | turn_ends) & (half | (header.kept != KEPT_CHOICES.index(HALVED))))
+            ),
         ]
 
         wanted, room = Signal(), Signal()
@@ -198,24 +227,29 @@ class BlockReader(wiring.Component):
                 m.d.comb += [
                     funnel.size.eq(HeaderLayout.size),
                     funnel.begin.eq(1),
+                    self.section.eq(Section.HEADER),
                     funnel.take.eq(funnel.ready & ~funnel.truncated),
                     self.waiting.eq(~funnel.ready),
                 ]
                 with m.If(funnel.truncated):
                     m.next = "BAD"
                 with m.Elif(funnel.ready):
-                    m.d.sync += header.eq(funnel.data)
-                    m.next = "CHECK"
+                    m.next = "ARRIVAL"
+
+            with m.State("ARRIVAL"), m.If(self.arrived):
+                m.d.sync += header.eq(self.data)
+                m.next = "CHECK"
 
             with m.State("CHECK"):
                 m.d.comb += self.bank_claim.eq(check.ok)
                 m.d.sync += [
                     section.eq(Section.SCALES),
                     begun.eq(0),
-                    left.eq(header.rows),
-                    item.eq(0),
+                    items_done.eq(0),
                     passes_done.eq(0),
-                    group.eq(0),
+                    row.eq(0),
+                    turn.eq(0),
+                    half.eq(0),
                     groups_left.eq(header.groups),
                     blocks_left.eq(header.blocks),
                     block.eq(0),
@@ -228,7 +262,7 @@ class BlockReader(wiring.Component):
 
             with m.State("SECTION"):
                 m.d.comb += [
-                    funnel.size.eq(Mux(pass_ends, partial, bits)),
+                    funnel.size.eq(size),
                     wanted.eq(begun | funnel.aligned),
                     funnel.align.eq(~wanted),
                     room.eq(1),
@@ -237,34 +271,36 @@ class BlockReader(wiring.Component):
                 ]
                 with m.Switch(section):
                     with m.Case(Section.SCALES, Section.BIAS):
-                        m.d.comb += [room.eq(self.constants.ready), self.constants.valid.eq(funnel.take)]
+                        m.d.comb += room.eq(self.constants_room)
                     with m.Case(Section.PARAMS):
-                        m.d.comb += self.params_write.eq(funnel.take)
-                    with m.Case(Section.INDEX):
-                        m.d.comb += self.index_write.eq(funnel.take)
+                        m.d.comb += room.eq(begun | ~self.params_busy)
                     with m.Case(Section.CODES):
                         # The last step must find all constants written.
                         complete = step.last & pass_ends
+                        opens_slot = (row == 0) & (turn == 0)
                         m.d.comb += [
-                            room.eq(((group != 0) | self.slot_free) & ~(complete & self.constants_pending)),
-                            self.slot_claim.eq(funnel.take & (group == 0)),
-                            self.valid.eq(funnel.take),
+                            room.eq(
+                                (~opens_slot | self.slot_free)
+                                & ~(complete & self.constants_pending)
+                                & (self.params_ready | ~affine)
+                            ),
+                            self.slot_claim.eq(funnel.take & opens_slot),
                         ]
+                m.d.comb += self.opens.eq(funnel.take & ~begun)
                 with m.If(wanted & funnel.truncated):
                     m.next = "BAD"
 
                 new_group = Signal()
                 with m.If(funnel.take):
-                    m.d.sync += [begun.eq(1), left.eq(left - most), item.eq(item + CONSTANTS), group.eq(group + 1)]
+                    m.d.sync += [begun.eq(1), items_done.eq(items_done + most)]
+                    with m.If(section == Section.CODES):
+                        m.d.sync += turn.eq(Mux(turn_ends, 0, turn + 1))
+                        with m.If(turn_ends):
+                            m.d.sync += [row.eq(row + 1), half.eq(~half)]
                     with m.If(pass_ends):
-                        m.d.sync += [
-                            left.eq(row_items),
-                            item.eq(0),
-                            group.eq(0),
-                            passes_done.eq(Mux(passes_end, 0, passes_done + 1)),
-                        ]
+                        m.d.sync += [items_done.eq(0), passes_done.eq(Mux(passes_end, 0, passes_done + steps))]
                         with m.If(section == Section.CODES):
-                            m.d.sync += block.eq(block + 1)
+                            m.d.sync += [block.eq(block + 1), row.eq(0), turn.eq(0), half.eq(paired & ~half)]
                     with m.If(pass_ends & passes_end):
                         m.d.sync += begun.eq(0)
                         with m.Switch(section):
@@ -277,11 +313,11 @@ class BlockReader(wiring.Component):
                                 m.d.comb += new_group.eq(1)
                             with m.Case(Section.PARAMS):
                                 m.d.sync += section.eq(Mux(sparse, Section.INDEX, Section.CODES))
-                                m.d.sync += left.eq(Mux(sparse, header.rows, header.rows << header.kept))
                             with m.Case(Section.INDEX):
-                                m.d.sync += [section.eq(Section.CODES), left.eq(header.rows << header.kept)]
+                                m.d.sync += section.eq(Section.CODES)
                             with m.Case(Section.CODES):
                                 m.d.sync += [
+                                    half.eq(0),
                                     blocks_left.eq(blocks_left - group_blocks),
                                     groups_left.eq(groups_left - 1),
                                 ]
@@ -291,31 +327,20 @@ class BlockReader(wiring.Component):
                                     m.next = "END"
                                 with m.Else():
                                     m.d.comb += new_group.eq(1)
-                m.d.comb += [self.params_clear.eq(new_group), self.index_clear.eq(new_group)]
                 with m.If(new_group):
                     m.d.sync += section.eq(Mux(affine, Section.PARAMS, Mux(sparse, Section.INDEX, Section.CODES)))
-                    m.d.sync += left.eq(Mux(affine | sparse, header.rows, header.rows << header.kept))
 
+            # What is left of the last line behind the last row block is dropped, unless another row block follows.
             with m.State("END"):
                 with m.If(~funnel.aligned):
                     m.d.comb += funnel.align.eq(1)
                 with m.Elif(rows_left != 0):
                     m.next = "HEADER"
-                with m.Elif(~funnel.mid_line):
-                    m.d.comb += self.done.eq(1)
-                    m.next = "IDLE"
-                with m.Elif(funnel.level != 0):  # the rest of a line is always on its way
-                    m.next = "PADDING"
-                    with m.If(~funnel.padding):
+                with m.Elif(funnel.settled):
+                    m.d.comb += funnel.skip.eq(funnel.mid_line & funnel.padding)
+                    with m.If(~funnel.skip | funnel.ready):
                         m.d.comb += self.done.eq(1)
                         m.next = "IDLE"
-
-            with m.State("PADDING"):
-                with m.If(~funnel.mid_line):
-                    m.d.comb += self.done.eq(1)
-                    m.next = "IDLE"
-                with m.Elif(funnel.level >= funnel.rest):
-                    m.d.comb += funnel.skip.eq(funnel.rest)
 
             with m.State("BAD"):
                 m.d.comb += self.bad.eq(1)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cell: what becomes the weights of one group of 16 lanes in one slot."""
+"""A cell: what becomes the weights of the groups of lanes that one tile write holds."""
 
 from __future__ import annotations
 
 from amaranth.lib import data, enum
 
-from catenary.hw.matrix.signatures import SLOTS, StepLayout, groups_of
+from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, StepLayout, fill_groups, fill_rows
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.stream_layout import BITS_CODES
 from catenary.isa.tensors import BLOCK
@@ -22,16 +22,37 @@ class Select(enum.Enum, shape=2):
     """What the index says: sparse rows."""
 
 
+def wide_groups(config: AcceleratorConfig) -> int:
+    """Groups of 8-bit codes in a cell; a *turn* of them. As many turns as it takes make a tile write."""
+    return max(1, fill_groups(config) // 2)
+
+
+def wide_turns(config: AcceleratorConfig) -> int:
+    """Turns of 8-bit codes that fill all groups of a tile write; the last may be shorter."""
+    return -(-fill_groups(config) // wide_groups(config))
+
+
+def strides_of(config: AcceleratorConfig) -> dict[int, int]:
+    """Words of 16 bytes in a key, and how many such keys can fill one group each in the same cycle."""
+    wide = wide_groups(config)
+    strides = [1 << power for power in range(wide.bit_length() - 1)]
+    return {stride: 1 << (wide // stride).bit_length() - 1 for stride in strides}
+
+
 class CellLayout(data.StructLayout):
-    """A group of lanes, without its codes, which travel beside it.
+    """Groups of lanes, without their codes, which travel beside them.
 
     Members:
-        group: which group of lanes.
+        row: which tile write of the slot.
+        mask: groups that are written.
         count: lanes that have a code; the others get weight 0.
+        each: they are ``count`` in each group.
+        repeat: every group has the same codes, the first 16.
         bits: width of a code, as headers encode it; codes of 8 bits are weights, others have scales and zeros.
         select: how lanes choose activations.
         column: for ``Select.COLUMN``.
         half: for the index of 8:16, which half of an index word.
+        following: the cell is the last one that uses its index word.
         push: the slot is complete with this cell, and ``step`` tells how to use it.
         step: of the slot; without ``push`` only ``slot`` and ``kept`` count.
     """
@@ -39,12 +60,16 @@ class CellLayout(data.StructLayout):
     def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
         super().__init__(
             {
-                "group": range(groups_of(config)),
-                "count": range(BLOCK + 1),
+                "row": range(fill_rows(config)),
+                "mask": fill_groups(config),
+                "count": range(fill_groups(config) * BLOCK + 1),
+                "each": 1,
+                "repeat": 1,
                 "bits": range(len(BITS_CODES)),
                 "select": Select,
-                "column": range(BLOCK),
+                "column": COLUMN_BITS,
                 "half": 1,
+                "following": 1,
                 "push": 1,
                 "step": StepLayout(config, slots),
             }

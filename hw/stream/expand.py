@@ -1,32 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From codes to weights: 16 lanes a cycle."""
+"""From codes to weights: the lanes of a tile write a cycle."""
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import SLOTS, StepLayout, TileWrite
-from catenary.hw.stream.cell import CellLayout, Select
-from catenary.hw.stream.gearbox import TAKE_BITS
-from catenary.hw.stream.index import INDEX_WORD_BITS, ColumnDecoder, Columns
-from catenary.hw.stream.params import LaneParams, ParamsSignature
-from catenary.hw.stream.products import gated_product
+from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, WEIGHT_BITS, StepLayout, TileWrite, fill_groups
+from catenary.hw.stream.cell import CellLayout, Select, wide_groups
+from catenary.hw.stream.gearbox import take_bits
+from catenary.hw.stream.index import HALVED, INDEX_WORD_BITS, ColumnDecoder, is_bitmap
+from catenary.hw.stream.params import ParamsSignature
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.stream_layout import BITS_CODES
-from catenary.isa.tensors import BLOCK
+from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
 SIGNED_BITS = 8
 """Codes of this width are weights themselves."""
 
+OWN_COLUMNS = sum(lane << COLUMN_BITS * lane for lane in range(BLOCK))
+"""Every lane's own number in its group."""
+
 
 class Expander(wiring.Component):
-    """Computes ``(q - z) * s`` modulo 256 for the 16 codes of each cell, with the column that each lane multiplies.
+    """Computes ``(q - z) * s`` modulo 256 for the codes of each cell, with the column that each lane multiplies.
 
-    Four cycles: split codes and decode the index; read scales and zeros; multiply; write. Steps of complete slots wait
-    in a FIFO behind it, which cannot overflow, because each of them holds a slot.
+    Four cycles: split codes, and read scales, zeros and index; subtract; multiply; select. The index is decoded meanwhile.
+    Steps of complete slots wait in a FIFO behind it, which cannot overflow, because each of them holds a slot.
 
     Parameters:
         config: the accelerator.
@@ -36,7 +38,7 @@ class Expander(wiring.Component):
         valid: there is a cell in this cycle; always accepted.
         cell: the cell.
         codes: packed from bit 0 on.
-        index: the index word of the cell, one cycle later.
+        index: the index line of the cell, one cycle later.
         params: scales and zeros of the row block.
         tile: tile writes.
         steps: steps of complete slots.
@@ -49,8 +51,8 @@ class Expander(wiring.Component):
             {
                 "valid": In(1),
                 "cell": In(CellLayout(config, slots)),
-                "codes": In(TAKE_BITS),
-                "index": In(INDEX_WORD_BITS),
+                "codes": In(take_bits(config)),
+                "index": In(INDEX_WORD_BITS * fill_groups(config)),
                 "params": Out(ParamsSignature(config)),
                 "tile": Out(TileWrite(config, slots)),
                 "steps": Out(stream.Signature(StepLayout(config, slots))),
@@ -60,79 +62,123 @@ class Expander(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cells = [Signal(CellLayout(self._config, self._slots), name=f"cell_{i}", reset_less=True) for i in range(4)]
-        valid = [Signal(name=f"valid_{i}") for i in range(4)]
-        for stage in range(4):
+        groups = fill_groups(self._config)
+        stages = 1 + ColumnDecoder.latency
+        layout = CellLayout(self._config, self._slots)
+        cells = [Signal(layout, name=f"cell_{i}", reset_less=True) for i in range(stages)]
+        valid = [Signal(name=f"valid_{i}") for i in range(stages)]
+        for stage in range(stages):
             before, cell = (valid[stage - 1], cells[stage - 1]) if stage else (self.valid, self.cell)
             m.d.sync += valid[stage].eq(before)
             with m.If(before):
                 m.d.sync += cells[stage].eq(cell)
+        first, third, written = cells[0], cells[2], cells[3]
 
-        # Stage 0: codes as they came; the index word comes out of its buffer.
-        packed = Signal(TAKE_BITS, reset_less=True)
+        # Stage 1: a code for each lane; scales, zeros and index come out of their buffers.
+        m.d.comb += [self.params.read.eq(self.valid), self.params.row.eq(self.cell.row)]
+        codes = [Signal(SIGNED_BITS * BLOCK, name=f"codes_{group}", reset_less=True) for group in range(groups)]
+        used = Signal(BLOCK * groups, reset_less=True)
         with m.If(self.valid):
-            m.d.sync += packed.eq(self.codes)
-        m.d.comb += [
-            self.params.read.eq(valid[0]),
-            self.params.group.eq(cells[0].group),
-            self.params.kept.eq(cells[0].step.kept),
-        ]
+            m.d.sync += [code.eq(value) for code, value in zip(codes, self._codes(m), strict=True)]
+            m.d.sync += used.eq(self._used(m))
 
-        # Stage 1: one code and one column a lane; scales and zeros come out of their buffer.
-        m.submodules.decoder = decoder = ColumnDecoder()
+        # Columns come with stage 4.
+        m.submodules.decoder = decoder = ColumnDecoder(groups)
         m.d.comb += [
-            decoder.word.eq(self.index),
-            decoder.kept.eq(cells[0].step.kept),
-            decoder.half.eq(cells[0].half),
+            decoder.valid.eq(valid[0]),
+            decoder.bitmaps.eq((first.select == Select.INDEX) & is_bitmap(first.step.kept)),
+            decoder.line.eq(self.index),
+            decoder.halved.eq(first.step.kept == KEPT_CHOICES.index(HALVED)),
+            decoder.half.eq(first.half),
         ]
-        codes = Signal(data.ArrayLayout(8, BLOCK), reset_less=True)
-        columns = [Signal(Columns, name=f"columns_{i}", reset_less=True) for i in (1, 2)]
-        used = [Signal(BLOCK, name=f"used_{i}", reset_less=True) for i in (1, 2)]
+        with m.Switch(first.select):
+            with m.Case(Select.OWN):
+                m.d.comb += decoder.word.eq(Const(OWN_COLUMNS, INDEX_WORD_BITS).replicate(groups))
+            with m.Case(Select.COLUMN):
+                m.d.comb += decoder.word.eq(first.column.replicate(BLOCK * groups))
+            with m.Default():
+                m.d.comb += decoder.word.eq(self.index)
+
+        # Stages 2 and 3: products. Codes and what is in use go along.
+        lanes = range(BLOCK * groups)
+        differences, scales, products = (
+            [Signal(WEIGHT_BITS, name=f"{name}_{lane}", reset_less=True) for lane in lanes]
+            for name in ("difference", "scale", "product")
+        )
+        whole, in_use = [codes], [used]
+        for stage in (2, 3):
+            whole.append([Signal.like(code, name=f"whole_{stage}_{i}") for i, code in enumerate(codes)])
+            in_use.append(Signal.like(used, name=f"in_use_{stage}"))
+            with m.If(valid[stage - 2]):
+                m.d.sync += in_use[-1].eq(in_use[-2])
+                m.d.sync += [after.eq(before) for before, after in zip(whole[-2], whole[-1], strict=True)]
         with m.If(valid[0]):
-            m.d.sync += used[0].eq(Cat(lane < cells[0].count for lane in range(BLOCK)))
-            with m.Switch(cells[0].bits):
-                for number, bits in enumerate(BITS_CODES):
-                    with m.Case(number):
-                        m.d.sync += [codes[lane].eq(packed.word_select(lane, bits)) for lane in range(BLOCK)]
-            with m.Switch(cells[0].select):
-                with m.Case(Select.OWN):
-                    m.d.sync += [columns[0][lane].eq(lane) for lane in range(BLOCK)]
-                with m.Case(Select.COLUMN):
-                    m.d.sync += [columns[0][lane].eq(cells[0].column) for lane in range(BLOCK)]
-                with m.Case(Select.INDEX):
-                    m.d.sync += columns[0].eq(decoder.columns)
-
-        # Stage 2: every lane has its scale and shift.
-        factors = Signal(data.ArrayLayout(LaneParams, BLOCK), reset_less=True)
-        scaled_codes = Signal.like(codes, reset_less=True)
-        with m.If(valid[1]):
-            m.d.sync += [
-                factors.eq(self.params.lanes),
-                scaled_codes.eq(codes),
-                columns[1].eq(columns[0]),
-                used[1].eq(used[0]),
-            ]
-
-        # Stage 3: the weights.
-        tile = self.tile.payload
-        with m.If(valid[2]):
-            m.d.sync += tile.index.eq(columns[1])
-            signed = cells[2].bits == BITS_CODES.index(SIGNED_BITS)
-            for lane in range(BLOCK):
-                code, factor = scaled_codes[lane], factors[lane]
+            for lane in lanes:
+                pair = self.params.lanes[lane]
                 # Unsigned codes have at most half the bits of a signed one.
-                expanded = (gated_product(code[: SIGNED_BITS // 2], factor.scale) - factor.shift)[:8]
-                m.d.sync += tile.weights[lane].eq(Mux(used[1][lane], Mux(signed, code, expanded), 0).as_signed())
-        m.d.comb += [self.tile.valid.eq(valid[3]), tile.slot.eq(cells[3].step.slot), tile.group.eq(cells[3].group)]
+                code = codes[lane // BLOCK].word_select(lane % BLOCK, SIGNED_BITS)[: SIGNED_BITS // 2]
+                m.d.sync += [differences[lane].eq(code - pair.zero), scales[lane].eq(pair.scale)]
+        with m.If(valid[1]):
+            m.d.sync += [products[lane].eq(differences[lane] * scales[lane]) for lane in lanes]
+
+        # Stage 4: the weights.
+        tile = self.tile.payload
+        signed = third.bits == BITS_CODES.index(SIGNED_BITS)
+        weights = Signal(tile.weights.shape(), reset_less=True)
+        with m.If(valid[2]):
+            for lane in lanes:
+                group, place = divmod(lane, BLOCK)
+                code = whole[-1][group].word_select(place, SIGNED_BITS)
+                weight = Mux(in_use[-1][lane], Mux(signed, code, products[lane]), 0)
+                m.d.sync += weights[group][place].eq(weight.as_signed())
+        m.d.comb += [
+            self.tile.valid.eq(valid[3]),
+            tile.slot.eq(written.step.slot),
+            tile.row.eq(written.row),
+            tile.mask.eq(written.mask),
+            tile.weights.eq(weights),
+            tile.index.eq(decoder.columns),
+        ]
 
         # The step follows its slot's last write.
-        m.submodules.waiting = waiting = SyncFIFOBuffered(width=cells[3].step.shape().size, depth=self._slots)
+        m.submodules.waiting = waiting = SyncFIFOBuffered(width=written.step.shape().size, depth=self._slots)
         m.d.comb += [
-            waiting.w_en.eq(valid[3] & cells[3].push),
-            waiting.w_data.eq(cells[3].step),
+            waiting.w_en.eq(valid[3] & written.push),
+            waiting.w_data.eq(written.step),
             self.steps.valid.eq(waiting.r_rdy),
             self.steps.payload.eq(waiting.r_data),
             waiting.r_en.eq(self.steps.ready),
-            self.busy.eq(Cat(valid).any() | waiting.r_rdy | (waiting.level != 0)),
+            self.busy.eq(self.valid | Cat(valid).any() | waiting.r_rdy | (waiting.level != 0)),
         ]
         return m
+
+    def _codes(self, m: Module) -> list[Signal]:
+        """By group, its codes in bytes. Groups take turns with codes of 8 bits, which are as many as ``codes`` holds."""
+        wide = wide_groups(self._config)
+        split = []
+        for group in range(fill_groups(self._config)):
+            codes = Signal(SIGNED_BITS * BLOCK, name=f"split_{group}")
+            with m.Switch(self.cell.bits):
+                for number, bits in enumerate(BITS_CODES):
+                    with m.Case(number):
+                        packed = self.codes.word_select(group % wide if bits == SIGNED_BITS else group, bits * BLOCK)
+                        if bits == SIGNED_BITS and wide > 1:
+                            packed = Mux(self.cell.repeat, self.codes[: bits * BLOCK], packed)
+                        for lane in range(BLOCK):
+                            code = codes.word_select(lane, SIGNED_BITS)
+                            m.d.comb += code.eq(packed[lane * bits : (lane + 1) * bits])
+            split.append(codes)
+        return split
+
+    def _used(self, m: Module) -> Signal:
+        """Which lanes have a code."""
+        groups, wide = fill_groups(self._config), wide_groups(self._config)
+        used = Signal(BLOCK * groups)
+        below = Cat(lane < self.cell.count for lane in range(BLOCK * groups))
+        m.d.comb += used.eq(below)
+        if groups > 1:
+            with m.If(self.cell.each):
+                m.d.comb += used.eq(below[:BLOCK].replicate(groups))
+            with m.Elif(self.cell.bits == BITS_CODES.index(SIGNED_BITS)):
+                m.d.comb += used.eq(Cat(below.word_select(group % wide, BLOCK) for group in range(groups)))
+        return used

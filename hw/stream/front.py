@@ -8,13 +8,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from catenary.hw.buffers.signatures import ARead
-from catenary.hw.matrix.signatures import SLOTS, ArrayFeed, lanes_of
-from catenary.hw.stream.blocks import BlockReader
+from catenary.hw.matrix.signatures import SLOTS, ArrayFeed
+from catenary.hw.memory.line_reader import line_layout
+from catenary.hw.stream.blocks import BlockReader, Section
 from catenary.hw.stream.cell import Select
 from catenary.hw.stream.constants import ConstantsQueue
 from catenary.hw.stream.expand import Expander
-from catenary.hw.stream.funnel import Funnel
-from catenary.hw.stream.gearbox import Gearbox, LineLayout
+from catenary.hw.stream.funnel import Aligner, Funnel
+from catenary.hw.stream.gearbox import Gearbox
 from catenary.hw.stream.index import IndexBuffer
 from catenary.hw.stream.params import GroupParams
 from catenary.hw.stream.rows import RowReader
@@ -29,6 +30,9 @@ from catenary.isa.tensors import BLOCK
 
 class StreamFront(wiring.Component):
     """Gearbox, funnel, readers and expander, with the slots and banks that the readers claim.
+
+    Instructions are those that the engine lets through: it has refused too many tokens, and MM, MV and SCORE without
+    rows and MM and MV without tokens never come here.
 
     Parameters:
         config: the accelerator.
@@ -58,7 +62,7 @@ class StreamFront(wiring.Component):
                 "finished": Out(1),
                 "fault": Out(1),
                 "cause": Out(CAUSE_BITS),
-                "lines": In(stream.Signature(LineLayout(config))),
+                "lines": In(stream.Signature(line_layout(config))),
                 "a_read": Out(ARead(config)),
                 "feed": Out(ArrayFeed(config, slots)),
                 "stream_empty": Out(1),
@@ -72,6 +76,7 @@ class StreamFront(wiring.Component):
         config, feed = self._config, self.feed
         m.submodules.gearbox = gearbox = Gearbox(config)
         m.submodules.funnel = funnel = Funnel(config)
+        m.submodules.aligner = aligner = Aligner(config)
         m.submodules.blocks = blocks = BlockReader(config, self._slots)
         m.submodules.rows = rows = RowReader(config, self._slots)
         m.submodules.slots = slots = SlotRing(self._slots)
@@ -84,7 +89,6 @@ class StreamFront(wiring.Component):
         connect(m, flipped(self.lines), gearbox.lines)
         connect(m, gearbox.head, funnel.head)
         connect(m, rows.a_read, flipped(self.a_read))
-        connect(m, blocks.constants, constants.pairs)
         connect(m, constants.port, flipped(feed.constants))
         connect(m, expander.params, params.port)
         connect(m, expander.tile, flipped(feed.tile))
@@ -95,11 +99,10 @@ class StreamFront(wiring.Component):
         is_context = self.command.opcode == Opcode.CONTEXT.value
         is_score = self.command.opcode == Opcode.SCORE.value
         of_rows = Signal()
-        tokens, row_count = Signal(linear.tokens.shape()), Signal(linear.rows.shape())
+        tokens = Signal(context.tokens.shape())
         m.d.comb += [
             of_rows.eq(is_context | is_score),
-            tokens.eq(Mux(is_context, context.tokens, Mux(is_score, score.tokens, linear.tokens))),
-            row_count.eq(Mux(of_rows, rows.rows, linear.rows)),
+            tokens.eq(Mux(is_context, context.tokens, score.tokens)),
             blocks.depth.eq(linear.depth),
             blocks.rows.eq(linear.rows),
             rows.context.eq(is_context),
@@ -118,6 +121,52 @@ class StreamFront(wiring.Component):
                 m.d.comb += port.eq(Mux(of_rows, of_reader, of_blocks))
             else:
                 m.d.comb += [of_blocks.eq(port), of_reader.eq(port)]
+
+        # What a take brings is aligned in the next cycle or later, and what it is waits for it.
+        taken, bias, ends, count = Signal(Section), Signal(), Signal(), Signal.like(blocks.count)
+        taken_cell, is_cell = Signal.like(blocks.cell, reset_less=True), Signal()
+        with m.If(funnel.port.take):
+            m.d.sync += taken.eq(blocks.section)
+            m.d.sync += [bias.eq(blocks.section == Section.BIAS), ends.eq(blocks.ends), count.eq(blocks.count)]
+        of_codes = funnel.port.take & ~of_rows & (blocks.section == Section.CODES)
+        with m.If(funnel.port.take | rows.word_valid):
+            m.d.sync += is_cell.eq(of_codes | rows.valid)
+        with m.If(of_codes):
+            m.d.sync += taken_cell.eq(blocks.cell)
+        with m.If(rows.valid):
+            m.d.sync += taken_cell.eq(rows.cell)
+        arrived = aligner.valid & ~of_rows
+        m.d.comb += [
+            aligner.load.eq(funnel.load),
+            aligner.window.eq(gearbox.head.window),
+            aligner.skew.eq(funnel.skew),
+            aligner.stride.eq(funnel.port.stride),
+            aligner.load_word.eq(rows.word_valid),
+            aligner.word.eq(rows.word),
+            funnel.busy.eq(aligner.busy),
+            blocks.data.eq(aligner.data),
+            blocks.arrived.eq(aligner.valid),
+            constants.write.eq(arrived & ((taken == Section.SCALES) | (taken == Section.BIAS))),
+            constants.item.bias.eq(bias),
+            constants.item.ends.eq(ends),
+            constants.item.count.eq(count),
+            constants.item.data.eq(aligner.data),
+            params.clear.eq(blocks.opens & (blocks.section == Section.PARAMS)),
+            params.write.eq(arrived & (taken == Section.PARAMS)),
+            params.pairs.eq(aligner.data),
+            params.kept.eq(blocks.kept),
+            params.row.eq(blocks.cell.row),
+            index.clear.eq(blocks.opens & (blocks.section == Section.INDEX)),
+            index.write.eq(arrived & (taken == Section.INDEX)),
+            index.data.eq(aligner.data),
+            index.read.eq(expander.valid & (taken_cell.select == Select.INDEX)),
+            index.following.eq(taken_cell.following),
+            expander.valid.eq(aligner.valid & is_cell),
+            expander.cell.eq(taken_cell),
+            expander.codes.eq(aligner.data),
+            expander.index.eq(index.line),
+        ]
+
         claim = Signal()  # of a bank, by CONTEXT
         m.d.comb += [
             slots.claim.eq(blocks.slot_claim | rows.slot_claim),
@@ -125,19 +174,10 @@ class StreamFront(wiring.Component):
             banks.claim.eq(blocks.bank_claim | rows.bank_claim | claim),
             feed.bank.eq(banks.bank),
             constants.bank.eq(banks.bank),
+            blocks.constants_room.eq(constants.room),
             blocks.constants_pending.eq(constants.pending),
-            expander.valid.eq(blocks.valid | rows.valid),
-            expander.cell.eq(Mux(of_rows, rows.cell, blocks.cell)),
-            expander.codes.eq(Mux(of_rows, rows.codes, funnel.port.data)),
-            params.clear.eq(blocks.params_clear),
-            params.write.eq(blocks.params_write),
-            params.pairs.eq(blocks.params),
-            index.clear.eq(blocks.index_clear),
-            index.write.eq(blocks.index_write),
-            index.data.eq(blocks.index),
-            index.read.eq(blocks.valid & (blocks.cell.select == Select.INDEX)),
-            index.following.eq(blocks.index_following),
-            expander.index.eq(index.word),
+            blocks.params_ready.eq(params.ready),
+            blocks.params_busy.eq(params.busy),
             self.stream_empty.eq(gearbox.empty),
             self.stall_stream.eq(blocks.waiting | rows.waiting),
             self.stall_buffer.eq(rows.waiting_buffer),
@@ -164,9 +204,8 @@ class StreamFront(wiring.Component):
         with m.If(rows.summed & ~rows.idle_lanes):
             m.d.sync += fresh.eq(0)
 
-        too_many = tokens > config.mm_tokens
-        nothing = (row_count == 0) | ((tokens == 0) & (~of_rows | (rows.source == Source.BUFFER.value)))
-        sums, turn_depth = Signal(len(tokens) + 2), Signal.like(rows.depth)
+        of_buffer = rows.source == Source.BUFFER.value
+        nothing = (is_context & (rows.rows == 0)) | (of_rows & (tokens == 0) & of_buffer)
 
         def fail(cause: ErrorCause) -> None:
             m.d.sync += [self.fault.eq(1), self.cause.eq(cause.value)]
@@ -174,30 +213,22 @@ class StreamFront(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
-                m.d.sync += [sums.eq(2 * tokens), turn_depth.eq(rows.depth)]
                 m.next = "CHECK"
 
             with m.State("CHECK"):
                 with m.If(is_context):
-                    m.next = "TURNS"
-                with m.Elif(nothing & ~is_score):
-                    m.next = "FINISH"
-                with m.Elif(too_many | live):
+                    m.next = "CONTEXT"
+                with m.Elif(live | (is_score & (tokens != 0) & (rows.depth > self._slots * BLOCK))):
                     fail(ErrorCause.ADDRESS_RANGE)
                 with m.Elif(nothing):
                     m.next = "FINISH"
-                with m.Elif(is_score & (tokens != 0) & (rows.depth > self._slots * BLOCK)):
-                    fail(ErrorCause.ADDRESS_RANGE)
                 with m.Else():
                     m.d.comb += [blocks.start.eq(~of_rows), rows.start.eq(of_rows)]
                     m.next = "RUN"
 
-            # Every channel needs an accumulator for each part, and more channels than lanes take turns.
-            with m.State("TURNS"):
-                with m.If((sums > config.mm_tokens) | (~context.clear & ~fits)):
+            with m.State("CONTEXT"):
+                with m.If(~context.clear & ~fits):
                     fail(ErrorCause.ADDRESS_RANGE)
-                with m.Elif(turn_depth > lanes_of(config)):
-                    m.d.sync += [sums.eq(sums + 2 * tokens), turn_depth.eq(turn_depth - lanes_of(config))]
                 with m.Elif(context.clear & ~held & (tokens != 0)):
                     m.d.comb += claim.eq(1)
                     m.d.sync += held.eq(banks.given)
@@ -225,7 +256,7 @@ class StreamFront(wiring.Component):
             with m.State("DRAIN"):
                 with m.If(self.a_read.fault):
                     fail(ErrorCause.ADDRESS_RANGE)
-                with m.Elif(~(expander.busy | rows.busy)):
+                with m.Elif(~(expander.busy | rows.busy | aligner.busy)):
                     m.next = "FINISH"
 
             with m.State("FINISH"):

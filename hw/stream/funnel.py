@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The funnel: takes any number of bits, from one to 128, off the front of the stream."""
+"""The funnel: takes any number of bits off the front of the stream, and aligns them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.stream.gearbox import HEAD_WORDS, TAKE_BITS, TAKE_WORDS, WORD_BITS, HeadSignature, capacity_of
+from catenary.hw.buffers.signatures import CODE_BITS
+from catenary.hw.stream.cell import strides_of, wide_groups
+from catenary.hw.stream.gearbox import UNIT_BITS, HeadSignature, line_units, take_bits, window_units
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.tensors import BLOCK
+
+ROW_BITS = BLOCK * CODE_BITS
+"""Bits of 16 codes of a row of keys or values."""
 
 
 class FunnelSignature(wiring.Signature):
@@ -17,99 +23,180 @@ class FunnelSignature(wiring.Signature):
     At most one of ``take``, ``align`` and ``skip`` is used in a cycle.
 
     Members:
-        size: bits that are wanted next, at least 1.
+        size: bits that are wanted next, at least 1, unless ``align`` or ``skip`` is set.
         begin: they are the first of a row block, or of all rows of an instruction, so a load may end before them.
-        data: the next ``size`` bits, the rest undefined; valid with ``ready``.
-        ready: they are there.
-        truncated: a load ends in the midst of them or, unless ``begin`` is set, before them.
-        take: remove them; only when ``ready``.
-        words: words, whole or not, that the ``size`` bits lie in.
-        dropped: words that ``take`` uses up.
+        ready: what ``size``, ``align`` or ``skip`` asks for is there; for a take, that the one before it is aligned.
+        truncated: a load ends in the midst of it or, unless ``begin`` is set, before it.
+        take: remove the bits and align them; only when ``ready``.
+        first_only: of rows, ``take`` removes only the first 16 bytes.
+        stride: of rows, which of :func:`~catenary.hw.stream.cell.strides_of` the words that are wanted have; 0 = none.
+        units: units, whole or not, that what is wanted lies in.
+        dropped: whole units that are used up.
+        whole: the next bit is the first of a unit.
         aligned: the next bit is the first of an atom, counted from the last ``begin``.
-        align: go on to the next atom, or towards it; repeat until ``aligned``.
-        skip: whole words to remove; what is left of a begun word counts as one. At most ``level``.
-        level: words that are there, the begun one included.
-        rest: words of the current line among the next ``TAKE_WORDS``.
-        mid_line: the next word is not the first of its line.
-        padding: the next word lies inside the last line of a load and its first byte is 0.
+        align: go on to the next atom when it is there, or towards it; repeat until ``aligned``.
+        skip: go on to the next line when the rest of this one is there.
+        mid_line: the next bit is not the first of its line.
+        settled: ``mid_line`` is valid.
+        padding: the next bit lies inside the last line of a load and the byte that it begins is 0; valid if ``begun``.
+        begun: something of the current line is here.
     """
 
     def __init__(self, config: AcceleratorConfig):
+        units = range(max(line_units(config), window_units(config)) + 1)
         super().__init__(
             {
-                "size": Out(range(TAKE_BITS + 1)),
+                "size": Out(range(take_bits(config) + 1)),
                 "begin": Out(1),
-                "data": In(TAKE_BITS),
                 "ready": In(1),
                 "truncated": In(1),
                 "take": Out(1),
-                "words": In(range(HEAD_WORDS + 1)),
-                "dropped": In(range(TAKE_WORDS + 1)),
+                "first_only": Out(1),
+                "stride": Out(range(len(strides_of(config)) + 1)),
+                "units": In(units),
+                "dropped": In(units),
+                "whole": In(1),
                 "aligned": In(1),
                 "align": Out(1),
-                "skip": Out(range(TAKE_WORDS + 1)),
-                "level": In(range(capacity_of(config) + 1)),
-                "rest": In(range(TAKE_WORDS + 1)),
+                "skip": Out(1),
                 "mid_line": In(1),
+                "settled": In(1),
                 "padding": In(1),
             }
         )
 
 
-class Funnel(wiring.Component):
-    """Shifts the words at the head of the stream by the bits of the first one that have been taken.
+class Aligner(wiring.Component):
+    """Holds what was taken, and shifts it by the bits of its first unit that belong to the take before.
+
+    Full row blocks, and rows of an even number of bytes, never need that, so a bit a cycle is fast enough.
 
     Parameters:
         config: the accelerator.
 
     Members:
-        head: the words.
-        port: who takes.
+        load: take ``window``.
+        window: of the gearbox.
+        skew: bits to shift it by.
+        stride: see :class:`FunnelSignature`.
+        load_word: take ``word``, which is aligned.
+        word: 16 codes of a row.
+        data: aligned bits.
+        valid: ``data`` is what was taken last, for one cycle.
+        busy: it is not aligned yet.
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self._atom_words = config.stream_atom * 8 // WORD_BITS
-        super().__init__({"head": In(HeadSignature(capacity_of(config))), "port": In(FunnelSignature(config))})
+        self._config = config
+        super().__init__(
+            {
+                "load": In(1),
+                "window": In(window_units(config) * UNIT_BITS),
+                "skew": In(range(UNIT_BITS)),
+                "stride": In(range(len(strides_of(config)) + 1)),
+                "load_word": In(1),
+                "word": In(ROW_BITS),
+                "data": Out(take_bits(config)),
+                "valid": Out(1),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        held = Signal(take_bits(self._config) + UNIT_BITS - 1, reset_less=True)
+        left, full = Signal(range(UNIT_BITS)), Signal()
+        skewed = left != 0
+        m.d.comb += [
+            self.data.eq(held),
+            self.busy.eq(full & skewed),
+            self.valid.eq(full & ~skewed),
+        ]
+        with m.If(self.load | self.load_word):
+            m.d.sync += full.eq(1)
+        with m.Elif(~skewed):
+            m.d.sync += full.eq(0)
+        with m.If(self.load):
+            m.d.sync += [held.eq(self.window), left.eq(self.skew)]
+            words = [self.window.word_select(place, ROW_BITS) for place in range(wide_groups(self._config))]
+            with m.Switch(self.stride):
+                for number, (stride, keys) in enumerate(strides_of(self._config).items(), 1):
+                    with m.Case(number):
+                        spread = [words[place % keys * stride] for place in range(len(words))]
+                        m.d.sync += held[: ROW_BITS * len(words)].eq(Cat(spread))
+        with m.Elif(self.load_word):
+            m.d.sync += held[:ROW_BITS].eq(self.word)
+        with m.Elif(skewed):
+            m.d.sync += [held.eq(held >> 1), left.eq(left - 1)]
+        return m
+
+
+class Funnel(wiring.Component):
+    """Keeps the place in the stream to the bit, and in its atom.
+
+    Parameters:
+        config: the accelerator.
+
+    Members:
+        head: the next units.
+        port: who takes.
+        load, skew: to the aligner.
+        busy: the aligner is.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._atom = config.stream_atom * 8 // UNIT_BITS
+        self._most = take_bits(config) // UNIT_BITS
+        super().__init__(
+            {
+                "head": In(HeadSignature(config)),
+                "port": In(FunnelSignature(config)),
+                "load": Out(1),
+                "skew": Out(range(UNIT_BITS)),
+                "busy": In(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         head, port = self.head, self.port
-        offset = Signal(range(WORD_BITS))
-        phase = Signal(range(self._atom_words))  # place of the first word in its atom
+        skew = Signal(range(UNIT_BITS))
+        phase = Signal(range(self._atom))  # place of the first unit in its atom
 
-        # Word by word, so that no shifter is wider than two words.
-        for index in range(TAKE_WORDS):
-            pair = Cat(head.words[index], head.words[index + 1])
-            m.d.comb += port.data.word_select(index, WORD_BITS).eq(pair >> offset)
-
-        end = Signal(range(WORD_BITS + TAKE_BITS))
-        crossed = [head.load_ends[i] & (port.words > i + 1) & (head.level > i) for i in range(TAKE_WORDS)]
-        at_load = ~head.mid_line & head.line_last & (offset == 0)
+        end, dropped = Signal(len(port.size) + 1), Signal.like(head.drop)
+        to_atom = Signal(range(self._most + 1))
+        distance = self._atom - phase
         m.d.comb += [
-            end.eq(offset + port.size),
-            port.words.eq((end + WORD_BITS - 1) >> 5),
-            port.dropped.eq(end >> 5),
-            port.ready.eq(head.level >= port.words),
-            port.truncated.eq((at_load & ~port.begin) | Cat(crossed).any()),
-            port.aligned.eq((offset == 0) & (phase == 0)),
-            port.level.eq(head.level),
-            port.rest.eq(head.rest),
-            port.mid_line.eq(head.mid_line | (offset != 0)),
-            port.padding.eq(head.mid_line & head.line_last & (head.words[0][:8] == 0)),
+            end.eq(skew + port.size),
+            to_atom.eq(Mux(distance > self._most, self._most, distance) if self._atom > self._most else distance),
+            head.need.eq((end + UNIT_BITS - 1) // UNIT_BITS),
+            dropped.eq(Mux(port.first_only, ROW_BITS // UNIT_BITS, end // UNIT_BITS)),
         ]
-
-        to_atom = Signal(range(TAKE_WORDS + 1))
-        m.d.comb += to_atom.eq(Mux(self._atom_words - phase > TAKE_WORDS, TAKE_WORDS, self._atom_words - phase))
-        with m.If(port.take):
-            m.d.comb += head.drop.eq(port.dropped)
-            m.d.sync += offset.eq(end)
-        with m.Elif(port.align), m.If(head.level >= to_atom):
-            m.d.comb += head.drop.eq(to_atom)
-            m.d.sync += offset.eq(0)
-        with m.Elif(port.skip != 0):
-            m.d.comb += head.drop.eq(port.skip)
-            m.d.sync += offset.eq(0)
-        begins = port.take & port.begin
-        with m.If(begins | (head.drop != 0)):
-            m.d.sync += phase.eq((Mux(begins, 0, phase) + head.drop) % self._atom_words)
+        with m.If(port.align):
+            m.d.comb += [head.need.eq(to_atom), dropped.eq(to_atom)]
+        with m.If(port.skip):
+            m.d.comb += [head.need.eq(head.rest), dropped.eq(head.rest)]
+        at_load = ~head.mid_line & head.load_over & (skew == 0)
+        acts = port.take | (head.there & (port.align | port.skip))
+        m.d.comb += [
+            port.units.eq(head.need),
+            port.dropped.eq(dropped),
+            port.ready.eq(head.there & ~self.busy),
+            port.truncated.eq(head.settled & ((at_load & ~port.begin) | head.load_ends)),
+            port.whole.eq(skew == 0),
+            port.aligned.eq((skew == 0) & (phase == 0)),
+            port.mid_line.eq(head.mid_line | (skew != 0)),
+            port.settled.eq(head.settled),
+            port.padding.eq(head.line_last & (head.window[:8] == 0)),
+            self.load.eq(port.take),
+            self.skew.eq(skew),
+            head.drop.eq(Mux(acts, dropped, 0)),
+        ]
+        with m.If(acts):
+            m.d.sync += skew.eq(Mux(port.align | port.skip, 0, end))
+            following = Mux(port.take & port.begin, 0, phase) + dropped
+            if self._atom & (self._atom - 1):
+                m.d.sync += phase.eq(following % self._atom)
+            else:
+                m.d.sync += phase.eq(following)
         return m

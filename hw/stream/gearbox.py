@@ -1,173 +1,164 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gearbox: lines of any width become a window of 32-bit words."""
+"""The gearbox: lines of any width become a window of 16-bit units."""
 
 from __future__ import annotations
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
+from catenary.hw.matrix.signatures import fill_groups
+from catenary.hw.memory.line_reader import line_layout
+from catenary.hw.stream.header import HeaderLayout
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.tensors import BLOCK
 
-WORD_BITS = 32
-"""Ports, lines and sections of a stream are whole numbers of these words."""
+UNIT_BITS = 16
+"""Lines, atoms and full sections of a stream are whole numbers of these units."""
 
-TAKE_BITS = 128
-"""Most bits that are taken in one cycle: a header, or 16 codes of 8 bits."""
-
-TAKE_WORDS = TAKE_BITS // WORD_BITS
-"""Most words that are dropped in one cycle."""
-
-HEAD_WORDS = TAKE_WORDS + 1
-"""Words in which any ``TAKE_BITS`` bits that begin in the first of them lie."""
+NARROW_BITS = 4
+"""Codes of at most so many bits fill as many groups a cycle as a tile write has."""
 
 
-class LineLayout(data.StructLayout):
-    """An entry of the stream FIFO.
+def take_bits(config: AcceleratorConfig) -> int:
+    """Most bits that are taken in one cycle: a header, 16 codes of 8 bits, or 4-bit codes for a whole tile write."""
+    return max(HeaderLayout.size, fill_groups(config) * BLOCK * NARROW_BITS)
 
-    Members:
-        data: the line.
-        last: it is the last of its load.
-    """
 
-    def __init__(self, config: AcceleratorConfig):
-        super().__init__({"data": 8 * config.line_bytes, "last": 1})
+def line_units(config: AcceleratorConfig) -> int:
+    """Units of a line."""
+    return 8 * config.line_bytes // UNIT_BITS
+
+
+def window_units(config: AcceleratorConfig) -> int:
+    """Units in which any take lies that begins in the first of them."""
+    return take_bits(config) // UNIT_BITS + 1
+
+
+def queue_lines(config: AcceleratorConfig) -> int:
+    """Lines in which any window lies that begins in the first of them."""
+    return -(-(line_units(config) - 1 + window_units(config)) // line_units(config))
 
 
 class HeadSignature(wiring.Signature):
-    """The next words of the stream, from the point of view of who supplies them.
+    """The next units of the stream, from the point of view of who supplies them.
 
     Members:
-        words: the next words; those from ``level`` on are undefined.
-        level: words that are there (there may be more than are shown).
-        load_ends: which of ``words`` are the last of their load.
-        rest: how many of the first ``TAKE_WORDS`` words belong to the line of the first one.
-        mid_line: the first word is not the first of its line; known even before it is there.
-        line_last: the word before the first one was of the last line of its load (at the start: 1).
-        drop: words to remove at the end of this cycle; at most ``level``.
+        window: the next units; those that are not there are undefined.
+        need: units that are wanted, at most as many as ``window`` has, or to the end of the line.
+        there: they are there.
+        load_ends: a load ends before the last of them.
+        rest: units from the first one to the end of its line.
+        mid_line: the first unit is not the first of its line; valid with ``there``, and known before the unit is there.
+        settled: ``mid_line`` and ``rest`` are valid.
+        line_last: the line is the last of its load.
+        load_over: the line before it was (at the start: 1).
+        drop: units to remove at the end of this cycle; at most ``need``, and only when they are there.
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, config: AcceleratorConfig):
+        line, window = line_units(config), window_units(config)
         super().__init__(
             {
-                "words": Out(data.ArrayLayout(WORD_BITS, HEAD_WORDS)),
-                "level": Out(range(capacity + 1)),
-                "load_ends": Out(HEAD_WORDS),
-                "rest": Out(range(TAKE_WORDS + 1)),
+                "window": Out(window * UNIT_BITS),
+                "need": In(range(max(line, window) + 1)),
+                "there": Out(1),
+                "load_ends": Out(1),
+                "rest": Out(range(line + 1)),
                 "mid_line": Out(1),
+                "settled": Out(1),
                 "line_last": Out(1),
-                "drop": In(range(TAKE_WORDS + 1)),
+                "load_over": Out(1),
+                "drop": In(range(max(line, window) + 1)),
             }
         )
 
 
-def chunk_words(line_words: int) -> int:
-    """Words that the gearbox accepts at once: a divisor of the line, of at least ``TAKE_WORDS`` words if it can be."""
-    return next((n for n in range(TAKE_WORDS, line_words) if line_words % n == 0), line_words)
-
-
-def capacity_of(config: AcceleratorConfig) -> int:
-    """Words that the gearbox holds: whole chunks, with room for one more while all that can be taken is there."""
-    chunk = chunk_words(config.line_bytes * 8 // WORD_BITS)
-    return chunk * (1 + -(-HEAD_WORDS // chunk))
-
-
 class Gearbox(wiring.Component):
-    """A ring of words. Lines enter in chunks; the words at the head are shown together, and up to four leave at once.
+    """A short queue of lines; a shifter shows what follows an offset inside its first line.
 
-    A line that is wider than a chunk stays at the input until its last chunk is in.
+    One line leaves in a cycle, which is as fast as they come. If a take has used up more than that, nothing is there until
+    the others have left, too.
 
     Parameters:
         config: the accelerator.
 
     Members:
         lines: from the stream FIFO.
-        head: the next words.
-        empty: no word is here.
+        head: the next units.
+        empty: no unit is here.
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self.line_words = config.line_bytes * 8 // WORD_BITS
-        self.chunk = chunk_words(self.line_words)
-        self.capacity = capacity_of(config)
+        self._config = config
         super().__init__(
             {
-                "lines": In(stream.Signature(LineLayout(config))),
-                "head": Out(HeadSignature(self.capacity)),
+                "lines": In(stream.Signature(line_layout(config))),
+                "head": Out(HeadSignature(config)),
                 "empty": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        parts, places = self.line_words // self.chunk, self.capacity // self.chunk
-        bits = self.chunk * WORD_BITS
+        head, line, places = self.head, line_units(self._config), queue_lines(self._config)
+        queue = [Signal(line * UNIT_BITS, name=f"line_{i}", reset_less=True) for i in range(places)]
+        lasts = [Signal(name=f"last_{i}", reset_less=True) for i in range(places)]
+        count = Signal(range(places + 1))
+        level = Signal(range(places * line + 1))
+        most = max(line, window_units(self._config))
+        offset, after = Signal(range(line + most)), Signal(range(line + most))
+        settled = Signal()
 
-        # Ring: words by place, and of each chunk whether it ends its line, and whether that is the last of its load.
-        words = [Signal(WORD_BITS, name=f"word_{i}", reset_less=True) for i in range(self.capacity)]
-        ends_line = [Signal(name=f"ends_line_{i}", reset_less=True) for i in range(places)]
-        of_last = [Signal(name=f"of_last_{i}", reset_less=True) for i in range(places)]
-        level = Signal(range(self.capacity + 1))
-
-        # Entry.
-        push, part, place = Signal(), Signal(range(parts)), Signal(range(places))
-        final = part == parts - 1
+        push, pop, end = Signal(), Signal(), Signal.like(count)
         m.d.comb += [
-            push.eq(self.lines.valid & (level <= self.capacity - self.chunk)),
-            self.lines.ready.eq(push & final),
+            settled.eq(offset < line),
+            after.eq(offset + head.drop),
+            pop.eq(after >= line),
+            end.eq(count - pop),
+            self.lines.ready.eq((count != places) | pop),
+            push.eq(self.lines.valid & self.lines.ready),
         ]
-        chunk = Signal(bits)
-        with m.Switch(part):
-            for index in range(parts):
-                with m.Case(index):
-                    m.d.comb += chunk.eq(self.lines.payload.data[index * bits : (index + 1) * bits])
-        with m.If(push):
-            m.d.sync += [
-                part.eq(Mux(final, 0, part + 1)),
-                place.eq(Mux(place == places - 1, 0, place + 1)),
-            ]
-            with m.Switch(place):
-                for index in range(places):
-                    with m.Case(index):
-                        first = index * self.chunk
-                        m.d.sync += Cat(words[first : first + self.chunk]).eq(chunk)
-                        m.d.sync += [ends_line[index].eq(final), of_last[index].eq(self.lines.payload.last)]
-
-        # Exit.
-        read = Signal(range(self.capacity))
-        head, line_ends, lasts = self.head, Signal(HEAD_WORDS), Signal(HEAD_WORDS)
-        with m.Switch(read):
-            for start in range(self.capacity):
-                with m.Case(start):
-                    shown = [(start + i) % self.capacity for i in range(HEAD_WORDS)]
-                    is_end = [
-                        ends_line[at // self.chunk] if at % self.chunk == self.chunk - 1 else Const(0) for at in shown
-                    ]
-                    m.d.comb += [
-                        Cat(head.words).eq(Cat(words[at] for at in shown)),
-                        line_ends.eq(Cat(is_end)),
-                        lasts.eq(Cat(of_last[at // self.chunk] for at in shown)),
-                    ]
-        m.d.comb += [
-            head.level.eq(level),
-            head.load_ends.eq(line_ends & lasts),
-            head.rest.eq(TAKE_WORDS),
-            self.empty.eq((level == 0) & (part == 0)),
-        ]
-        for index in reversed(range(TAKE_WORDS)):
-            with m.If(line_ends[index]):
-                m.d.comb += head.rest.eq(index + 1)
-
-        mid_line, line_last = Signal(), Signal(init=1)
-        m.d.comb += [head.mid_line.eq(mid_line), head.line_last.eq(line_last)]
-        with m.If(head.drop != 0):
-            following = read + head.drop
-            before = head.drop - 1
-            m.d.sync += [
-                read.eq(Mux(following >= self.capacity, following - self.capacity, following)),
-                mid_line.eq(~Array(line_ends[:TAKE_WORDS])[before[:2]]),
-                line_last.eq(Array(lasts[:TAKE_WORDS])[before[:2]]),
-            ]
+        for place in range(places):
+            with m.If(push & (end == place)):
+                m.d.sync += [queue[place].eq(self.lines.payload.data), lasts[place].eq(self.lines.payload.last)]
+            if place + 1 < places:
+                with m.Elif(pop):
+                    m.d.sync += [queue[place].eq(queue[place + 1]), lasts[place].eq(lasts[place + 1])]
+        over = Signal(init=1)
+        with m.If(pop):
+            m.d.sync += over.eq(lasts[0])
+        with m.If(push != pop):
+            m.d.sync += count.eq(Mux(push, count + 1, count - 1))
         with m.If(push | (head.drop != 0)):
-            m.d.sync += level.eq(level + Mux(push, self.chunk, 0) - head.drop)
+            m.d.sync += level.eq(level + Mux(push, line, 0) - head.drop)
+        with m.If(pop | (head.drop != 0)):
+            m.d.sync += offset.eq(Mux(pop, after - line, after))
+
+        # Each stage of the shifter shows no more than the stages behind it can reach.
+        shown, width = Cat(queue), window_units(self._config)
+        for bit in reversed(range(bits_for(line - 1))):
+            step = 1 << bit
+            size = (width + step - 1) * UNIT_BITS
+            stage = Signal(size, name=f"shown_{bit}")
+            m.d.comb += stage.eq(Mux(offset[bit], shown[step * UNIT_BITS :], shown)[:size])
+            shown = stage
+
+        reach = offset + head.need
+        crossed = [
+            lasts[place] & (count > place) & (reach > (place + 1) * line)
+            for place in range(places)
+        ]
+        m.d.comb += [
+            head.window.eq(shown),
+            head.there.eq(settled & (level >= head.need)),
+            head.load_ends.eq(Cat(crossed).any()),
+            head.rest.eq(line - offset),
+            head.mid_line.eq(offset != 0),
+            head.settled.eq(settled),
+            head.line_last.eq(lasts[0]),
+            head.load_over.eq(over),
+            self.empty.eq(count == 0),
+        ]
         return m

@@ -1,119 +1,169 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scales and zeros of one group: written four rows at a time, read as 16 lanes."""
+"""Scales and zeros of one group of columns, kept for each lane, so that they need no multiplexers when they are used."""
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
-from catenary.hw.matrix.signatures import groups_of
-from catenary.hw.stream.products import gated_product
+from catenary.hw.matrix.signatures import fill_groups, fill_rows
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
 PARAM_ROWS = 4
-"""Rows whose scales and zeros are written in one cycle."""
+"""Rows whose scales and zeros are taken in one cycle, for each group that is filled in one."""
 
 PairLayout = data.StructLayout({"scale": 8, "zero": 8})
 """Scale and zero of a row, as they stand in the stream."""
 
-LaneParams = data.StructLayout({"scale": 8, "shift": 8})
-"""What expands a code q: ``q * scale - shift``, modulo 256, with ``shift = zero * scale``."""
+
+def param_rows(config: AcceleratorConfig, kept: int) -> int:
+    """Rows whose scales and zeros are taken in one cycle: those of one tile write or less, unless they wait in a queue."""
+    groups = fill_groups(config)
+    return PARAM_ROWS if groups == 1 else min(PARAM_ROWS * groups, groups * BLOCK // kept)
 
 
 class ParamsSignature(wiring.Signature):
     """Reading scales and zeros, from the reader's point of view.
 
     Members:
-        read: ask for the rows of a group of lanes.
-        group: lanes 16 * group to 16 * group + 15.
-        kept: log2 N of the row block.
-        lanes: what was asked for in the cycle before, for each lane of the group.
+        read: ask for the rows of a tile write.
+        row: which.
+        lanes: what was asked for in the cycle before, for each lane.
     """
 
     def __init__(self, config: AcceleratorConfig):
+        lanes = fill_groups(config) * BLOCK
         super().__init__(
-            {
-                "read": Out(1),
-                "group": Out(range(groups_of(config))),
-                "kept": Out(range(len(KEPT_CHOICES))),
-                "lanes": In(data.ArrayLayout(LaneParams, BLOCK)),
-            }
+            {"read": Out(1), "row": Out(range(fill_rows(config))), "lanes": In(data.ArrayLayout(PairLayout, lanes))}
         )
 
 
 class GroupParams(wiring.Component):
-    """Scale and shift of every row of a row block, for one group of columns.
+    """Scale and zero of every row of a row block, for one group of columns.
 
-    A write is visible to reads from the second cycle after it on.
+    Where a tile write fills several groups, every lane picks the pair of its row. Where it fills one, pairs wait in a
+    queue and are written one by one to the lanes of their row, while index or codes come.
 
     Parameters:
         config: the accelerator.
 
     Members:
-        clear: the next write begins with row 0.
+        clear: the next write begins with row 0; only while not ``busy``.
         write: append ``pairs``.
-        pairs: of four rows.
+        pairs: of as many rows as are taken in a cycle; those behind the last row are undefined.
+        kept: log2 N of the row block.
+        ready: what is read in the next cycle, if it belongs to tile write ``row``, will have been written.
+        row: see ``ready``.
+        busy: pairs are waiting, or written in this cycle.
         port: the reader.
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self._groups = groups_of(config)
+        self._config = config
         super().__init__(
             {
                 "clear": In(1),
                 "write": In(1),
-                "pairs": In(data.ArrayLayout(PairLayout, PARAM_ROWS)),
+                "pairs": In(data.ArrayLayout(PairLayout, fill_groups(config) * PARAM_ROWS)),
+                "kept": In(range(len(KEPT_CHOICES))),
+                "ready": Out(1),
+                "row": In(range(fill_rows(config))),
+                "busy": Out(1),
                 "port": In(ParamsSignature(config)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        parts = BLOCK // PARAM_ROWS
-        quarter = data.ArrayLayout(LaneParams, PARAM_ROWS)
+        groups, rows = fill_groups(self._config), fill_rows(self._config)
+        # The queue also writes what stands behind the last row.
+        depth = rows if groups > 1 else -(-rows // PARAM_ROWS) * PARAM_ROWS
         m.submodules.memory = memory = Memory(
-            shape=data.ArrayLayout(quarter.size, parts), depth=self._groups, init=[], attrs={"ram_style": "distributed"}
+            shape=data.ArrayLayout(PairLayout.size, groups * BLOCK),
+            depth=depth,
+            init=[],
+            attrs={"ram_style": "distributed"},
         )
         writer, reader = memory.write_port(granularity=1), memory.read_port()
-
-        # Products need a cycle of their own.
-        pending, pairs = Signal(), Signal.like(self.pairs, reset_less=True)
-        place = Signal(range(self._groups * parts))
-        m.d.sync += pending.eq(self.write)
-        with m.If(self.write):
-            m.d.sync += pairs.eq(self.pairs)
-        with m.If(pending):
-            m.d.sync += place.eq(place + 1)
-        with m.If(self.clear):
-            m.d.sync += place.eq(0)
-        rows = Signal(quarter)
-        for row, pair in zip(rows, pairs, strict=True):
-            m.d.comb += [row.scale.eq(pair.scale), row.shift.eq(gated_product(pair.zero, pair.scale))]
         m.d.comb += [
-            writer.addr.eq(place // parts),
-            writer.en.eq(pending << (place % parts)),
-            *(part.eq(rows) for part in writer.data),
+            reader.en.eq(self.port.read),
+            reader.addr.eq(self.port.row),
+            self.port.lanes.eq(reader.data),
         ]
+        if groups > 1:
+            self._parallel(m, writer)
+        else:
+            self._serial(m, writer)
+        return m
 
-        # A word holds 16 rows, which are the rows of N groups: halve until the first row of this group is in front.
-        port = self.port
-        first, row_lanes = Signal(range(BLOCK), reset_less=True), Signal.like(port.kept, reset_less=True)
-        m.d.comb += [reader.en.eq(port.read), reader.addr.eq(port.group >> port.kept)]
-        with m.If(port.read):
-            m.d.sync += row_lanes.eq(port.kept)
-            with m.Switch(port.kept):
-                for code, kept in enumerate(KEPT_CHOICES):
-                    with m.Case(code):
-                        m.d.sync += first.eq((port.group % kept) * (BLOCK // kept))
-        shown = [reader.data.as_value().word_select(i, LaneParams.size) for i in range(BLOCK)]
-        for bit in reversed(range(len(first))):
-            half = 1 << bit
-            shown[:half] = [Mux(first[bit], shown[i + half], shown[i]) for i in range(half)]
-        with m.Switch(row_lanes):
+    def _parallel(self, m: Module, writer) -> None:
+        groups = fill_groups(self._config)
+        lanes = groups * BLOCK
+        # How many takes of this tile write there were, and which it is.
+        part, row = Signal(range(max(lanes // param_rows(self._config, 1), 2))), Signal(range(fill_rows(self._config)))
+        m.d.comb += [self.ready.eq(1), writer.addr.eq(row)]
+        whole = Signal()
+        with m.Switch(self.kept):
             for code, kept in enumerate(KEPT_CHOICES):
                 with m.Case(code):
-                    m.d.comb += [port.lanes[lane].eq(shown[lane // kept]) for lane in range(BLOCK)]
-        return m
+                    taken = param_rows(self._config, kept)
+                    parts = lanes // kept // taken
+                    m.d.comb += whole.eq(part == parts - 1)
+                    for lane in range(lanes):
+                        of_part, pair = divmod(lane // kept, taken)
+                        m.d.comb += [
+                            writer.data[lane].eq(self.pairs[pair].as_value()),
+                            writer.en[lane].eq(self.write & (part == of_part)),
+                        ]
+        with m.If(self.write):
+            m.d.sync += part.eq(Mux(whole, 0, part + 1))
+            with m.If(whole):
+                m.d.sync += row.eq(row + 1)
+        with m.If(self.clear):
+            m.d.sync += [part.eq(0), row.eq(0)]
+
+    def _serial(self, m: Module, writer) -> None:
+        lanes = fill_rows(self._config) * BLOCK
+        m.submodules.queue = queue = Memory(shape=len(self.pairs.as_value()), depth=max(lanes // PARAM_ROWS, 2), init=[])
+        enter, leave = queue.write_port(), queue.read_port(domain="comb")
+        waiting, number = Signal(range(queue.depth + 1)), Signal(range(PARAM_ROWS))
+        # Row r owns the lanes from r N on; N of them are written in a cycle.
+        lane, following = (Signal(range(lanes + PARAM_ROWS * BLOCK), name=name) for name in ("lane", "following"))
+        empty, active, last = Signal(), Signal(), Signal()
+        pair = Signal(PairLayout)
+        m.d.comb += [
+            empty.eq(waiting == 0),
+            active.eq(self.write | ~empty),
+            last.eq(number == PARAM_ROWS - 1),
+            self.busy.eq(active),
+            enter.en.eq(self.write),
+            enter.data.eq(self.pairs),
+            # The first pair of an empty queue is written at once.
+            pair.eq(Mux(empty, self.pairs[0].as_value(), leave.data.word_select(number, PairLayout.size))),
+        ]
+        done = ~empty & last
+        with m.If(self.write != done):
+            m.d.sync += waiting.eq(Mux(self.write, waiting + 1, waiting - 1))
+        with m.If(self.write):
+            m.d.sync += enter.addr.eq(Mux(enter.addr == queue.depth - 1, 0, enter.addr + 1))
+        with m.If(done):
+            m.d.sync += leave.addr.eq(Mux(leave.addr == queue.depth - 1, 0, leave.addr + 1))
+        with m.If(active):
+            m.d.sync += [number.eq(number + 1), lane.eq(following)]
+        with m.If(self.clear):
+            m.d.sync += lane.eq(0)
+
+        m.d.comb += [
+            writer.addr.eq(lane // BLOCK),
+            self.ready.eq(~active | (self.row < following // BLOCK)),
+            *(part.eq(pair) for part in writer.data),
+        ]
+        with m.Switch(self.kept):
+            for code, kept in enumerate(KEPT_CHOICES):
+                with m.Case(code):
+                    owned = Cat(lane[: exact_log2(BLOCK)] // kept == place // kept for place in range(BLOCK))
+                    m.d.comb += [writer.en.eq(Mux(active, owned, 0)), following.eq(lane + kept)]

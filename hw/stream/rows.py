@@ -7,11 +7,11 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.buffers.signatures import A_ADDRESS_BITS, A_LATENCY, ARead
-from catenary.hw.matrix.signatures import SLOTS, groups_of
-from catenary.hw.stream.cell import CellLayout, Select
-from catenary.hw.stream.funnel import FunnelSignature
-from catenary.hw.stream.gearbox import TAKE_BITS, TAKE_WORDS, WORD_BITS
+from catenary.hw.buffers.signatures import A_ADDRESS_BITS, A_LATENCY, CODE_BITS, ARead
+from catenary.hw.matrix.signatures import SLOTS, fill_groups, groups_of
+from catenary.hw.stream.cell import CellLayout, Select, strides_of, wide_groups
+from catenary.hw.stream.funnel import ROW_BITS, FunnelSignature
+from catenary.hw.stream.gearbox import line_units
 from catenary.hw.stream.products import times
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
@@ -23,10 +23,14 @@ RECORD = record_layout(Context)
 
 
 class RowReader(wiring.Component):
-    """Cuts rows into cells of 16 bytes.
+    """Cuts rows into cells.
 
     A key of SCORE fills one group of lanes in ``ceil(depth / 16)`` slots, and as many keys as there are groups make a
     tile. A value row of CONTEXT fills one slot, or one per turn if it has more channels than there are lanes.
+
+    A cell has 16 bytes, or more where the stream and the tile writes are wide: of a value row as much as a tile write
+    takes of 8-bit codes; of keys that follow one another without gaps, and whose words are a power of two, one word
+    each of as many keys as one take reaches.
 
     Parameters:
         config: the accelerator.
@@ -55,15 +59,16 @@ class RowReader(wiring.Component):
         slot_claim: pulse: the next cell is the first one of a new slot.
         slot_free: there is a free slot.
         slot: the slot that a claim in this cycle gets, else the one last claimed.
-        valid: there is a cell in this cycle.
+        valid: there is a cell in this cycle, whose codes a take in this cycle brings, or ``word``.
         cell: it.
-        codes: its codes.
+        word_valid: its codes are ``word``.
+        word: from A.
         busy: a cell still waits for its codes.
     """
 
     def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
         self._config, self._slots = config, slots
-        self.line_words = config.line_bytes * 8 // WORD_BITS
+        self._line = line_units(config)
         from_record = ("source", "rows", "depth", "pack", "row_lines", "rows_at", "rows_stride", "first", "emit")
         super().__init__(
             {
@@ -89,7 +94,8 @@ class RowReader(wiring.Component):
                 "slot": In(range(slots)),
                 "valid": Out(1),
                 "cell": Out(CellLayout(config, slots)),
-                "codes": Out(TAKE_BITS),
+                "word_valid": Out(1),
+                "word": Out(ROW_BITS),
                 "busy": Out(1),
             }
         )
@@ -100,28 +106,69 @@ class RowReader(wiring.Component):
         from_stream = self.source == Source.STREAM.value
 
         # Position: rows left, bytes left of this row, word of 16 bytes in it, group of lanes, and where that is.
+        fill, wide = fill_groups(self._config), wide_groups(self._config)
         rows_left, depth_left = Signal.like(self.rows), Signal.like(self.depth)
         word, group = Signal(range(-(-(1 << len(self.depth)) // BLOCK))), Signal(range(groups))
-        key = Signal(range(groups))
+        row, at = Signal.like(cell.row), Signal(range(fill))  # of the tile write, and the group in it
         turn_part = Signal(range(self._config.mm_tokens + 1))
-        row_ends = depth_left <= BLOCK
-        last_row = rows_left == 1
-        tile_ends = last_row | (key == groups - 1)
-        turn_ends = row_ends | (group == groups - 1)
-        count = Mux(row_ends, depth_left[: BLOCK.bit_length()], BLOCK)
+        step_groups = Signal(range(wide + 1))  # groups that are done with this cell, or with this row of SCORE
+        keys = Signal(range(wide + 1))
+        groups_end = Signal()
+        limit = Signal(range(wide * BLOCK + 1))
+        row_ends = depth_left <= limit
+        last_row = rows_left == keys
+        tile_ends = last_row | groups_end
+        turn_ends = row_ends | groups_end
+        count = Mux(row_ends, depth_left[: len(limit)], limit)
 
-        # Where rows lie: words left of the line or lines that hold them, or addresses in A.
-        unit_words = Signal(range((1 << len(self.row_lines)) * self.line_words))
-        words_left, in_line = Signal.like(unit_words), Signal.like(self.rows)
-        line_rows = Signal(len(self.rows))  # less one
+        # Where rows lie: units left of the line or lines that hold them, or addresses in A.
+        unit_size = Signal(range((1 << len(self.row_lines)) * self._line))
+        units_left, in_line = Signal.like(unit_size), Signal.like(self.rows)
+        line_rows = Signal(len(self.rows))
         m.d.comb += [
-            unit_words.eq(Mux(self.pack == 0, times(self.row_lines, self.line_words), self.line_words)),
-            line_rows.eq((1 << self.pack) - 1),
+            unit_size.eq(Mux(self.pack == 0, times(self.row_lines, self._line), self._line)),
+            line_rows.eq(1 << self.pack),
         ]
-        unit_ends = (in_line == line_rows) | last_row
+        unit_ends = (in_line + keys == line_rows) | last_row
         row_at = Signal(A_ADDRESS_BITS + 1)
         address = Signal(A_ADDRESS_BITS + 1)
         m.d.comb += address.eq(row_at + word)
+
+        # How much a cell takes.
+        m.d.comb += [
+            keys.eq(1),
+            limit.eq(BLOCK),
+            step_groups.eq(1),
+            groups_end.eq(group == groups - 1),
+            funnel.size.eq(count << 3),
+        ]
+        if wide > 1:
+            strides = strides_of(self._config)
+            with m.If(self.context & from_stream):
+                m.d.comb += step_groups.eq(wide)
+                if fill % wide:
+                    with m.If(at >= fill - fill % wide):
+                        m.d.comb += step_groups.eq(fill % wide)
+                with m.If(group >= groups - step_groups):
+                    m.d.comb += [step_groups.eq(groups - group), groups_end.eq(1)]
+                m.d.comb += limit.eq(step_groups * BLOCK)
+            for number, (stride, most) in enumerate(strides.items(), 1):
+                legal = [
+                    place
+                    for place in range(0, fill)
+                    if place % wide % most == 0 and place % wide + most <= wide and place + most <= fill
+                ]
+                fits = (self.depth == stride * BLOCK) & (rows_left >= most) & (in_line + most <= line_rows)
+                there = Cat(at == place for place in legal).any() & (group <= groups - most)
+                with m.If(from_stream & ~self.context & fits & there & funnel.whole):
+                    m.d.comb += [
+                        keys.eq(most),
+                        step_groups.eq(most),
+                        groups_end.eq(group == groups - most),
+                        funnel.size.eq(((most - 1) * stride + 1) * ROW_BITS),
+                        funnel.stride.eq(number),
+                        funnel.first_only.eq(~row_ends),
+                    ]
 
         # CONTEXT: byte of the activations that a value row is multiplied with.
         byte = Signal(len(self.first) + 1)
@@ -130,14 +177,18 @@ class RowReader(wiring.Component):
         first_slot = Signal(range(self._slots))
         tile_slot = Signal(range(self._slots))
         m.d.comb += tile_slot.eq((first_slot + word) % self._slots)
+        many = self.context & from_stream if wide > 1 else 0
         m.d.comb += [
+            cell.row.eq(row),
+            cell.mask.eq(Cat((at <= place) & (place < at + step_groups) for place in range(fill)) if fill > 1 else 1),
             cell.count.eq(count),
-            cell.bits.eq(BITS_CODES.index(8)),
+            cell.each.eq(~many),
+            cell.repeat.eq(~many & (keys == 1)),
+            cell.bits.eq(BITS_CODES.index(CODE_BITS)),
             step.bank.eq(self.bank),
         ]
         with m.If(self.context):
             m.d.comb += [
-                cell.group.eq(group),
                 cell.select.eq(Select.COLUMN),
                 cell.column.eq(byte % BLOCK),
                 cell.push.eq(turn_ends),
@@ -149,23 +200,21 @@ class RowReader(wiring.Component):
             ]
         with m.Else():
             m.d.comb += [
-                cell.group.eq(key),
                 cell.select.eq(Select.OWN),
                 cell.push.eq(tile_ends),
-                step.slot.eq(Mux(key == 0, self.slot, tile_slot)),
+                step.slot.eq(Mux(group == 0, self.slot, tile_slot)),
                 step.kept.eq(KEPT_CHOICES.index(BLOCK)),
                 step.act_word.eq(word),
                 step.first.eq(word == 0),
                 step.last.eq(row_ends),
-                step.rows.eq(key + 1),
+                step.rows.eq(group + keys),
             ]
 
         new_slot, new_tile, begun = Signal(), Signal(), Signal()
         room, go = Signal(), Signal()
         m.d.comb += [
-            new_slot.eq(~self.idle_lanes & Mux(self.context, group == 0, key == 0)),
-            new_tile.eq(~self.idle_lanes & ~self.context & (key == 0) & (word == 0)),
-            funnel.size.eq(count << 3),
+            new_slot.eq(~self.idle_lanes & (group == 0)),
+            new_tile.eq(~self.idle_lanes & ~self.context & (group == 0) & (word == 0)),
             funnel.begin.eq(~begun),
             self.slot_claim.eq(go & new_slot),
         ]
@@ -175,13 +224,14 @@ class RowReader(wiring.Component):
                     begun.eq(0),
                     rows_left.eq(self.rows),
                     depth_left.eq(self.depth),
-                    words_left.eq(unit_words),
+                    units_left.eq(unit_size),
                     in_line.eq(0),
                     row_at.eq(self.rows_at),
                     byte.eq(self.first),
                     word.eq(0),
                     group.eq(0),
-                    key.eq(0),
+                    row.eq(0),
+                    at.eq(0),
                     turn_part.eq(0),
                 ]
                 m.next = "BETWEEN"
@@ -191,6 +241,8 @@ class RowReader(wiring.Component):
                 with m.If(rows_left == 0):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
+                with m.Elif(from_stream & ~begun & ~funnel.settled):
+                    pass
                 with m.Elif(from_stream & ~begun & funnel.mid_line):
                     m.next = "BAD"
                 with m.Elif(~new_tile | self.bank_given):
@@ -199,7 +251,7 @@ class RowReader(wiring.Component):
             with m.State("ROW"):
                 m.d.comb += room.eq(~new_slot | self.slot_free)
                 with m.If(from_stream):
-                    with m.If(funnel.truncated | (funnel.words > words_left)):
+                    with m.If(funnel.truncated | (funnel.units > units_left)):
                         m.next = "BAD"
                     with m.Else():
                         m.d.comb += [
@@ -218,49 +270,52 @@ class RowReader(wiring.Component):
                 with m.If(self.context & ~self.idle_lanes & byte[-1]):
                     m.next = "BEYOND"
 
+                next_group = Signal()
                 with m.If(go):
                     m.d.sync += [
                         begun.eq(1),
-                        depth_left.eq(depth_left - BLOCK),
-                        words_left.eq(words_left - funnel.dropped),
+                        depth_left.eq(depth_left - limit),
+                        units_left.eq(units_left - funnel.dropped),
                         word.eq(word + 1),
-                        group.eq(group + 1),
                     ]
+                    m.d.comb += next_group.eq(self.context)
                     with m.If(self.slot_claim & (word == 0)):
                         m.d.sync += first_slot.eq(self.slot)
-                    with m.If(turn_ends):
-                        m.d.sync += [group.eq(0), turn_part.eq(turn_part + self.parts)]
                 with m.If(go & row_ends):
-                    m.d.comb += self.summed.eq(self.context)
+                    m.d.comb += [self.summed.eq(self.context), next_group.eq(1)]
                     m.d.sync += [
-                        rows_left.eq(rows_left - 1),
+                        rows_left.eq(rows_left - keys),
                         depth_left.eq(self.depth),
-                        in_line.eq(Mux(unit_ends, 0, in_line + 1)),
+                        in_line.eq(Mux(unit_ends, 0, in_line + keys)),
                         row_at.eq(row_at + self.rows_stride),
                         byte.eq(byte + 1),
                         word.eq(0),
-                        turn_part.eq(0),
-                        key.eq(Mux(tile_ends, 0, key + 1)),
                     ]
-                    with m.If(from_stream & unit_ends & (words_left != funnel.dropped)):
+                    with m.If(from_stream & unit_ends & (units_left != funnel.dropped)):
                         m.next = "REST"
                     with m.Else():
                         with m.If(unit_ends):
-                            m.d.sync += words_left.eq(unit_words)
+                            m.d.sync += units_left.eq(unit_size)
                         with m.If(last_row | (tile_ends & ~self.context)):
                             m.next = "BETWEEN"
+                with m.If(next_group):
+                    m.d.sync += [group.eq(group + step_groups), at.eq(at + step_groups)]
+                    with m.If(at + step_groups == fill):
+                        m.d.sync += [at.eq(0), row.eq(row + 1)]
+                    with m.If(Mux(self.context, turn_ends, tile_ends)):
+                        m.d.sync += [group.eq(0), at.eq(0), row.eq(0), turn_part.eq(turn_part + self.parts)]
+                        with m.If(row_ends):
+                            m.d.sync += turn_part.eq(0)
 
             # What is left of the last line of a row, or of a line of rows.
             with m.State("REST"):
-                skip = Mux(words_left > TAKE_WORDS, TAKE_WORDS, words_left)
-                m.d.comb += funnel.size.eq((skip - 1) * WORD_BITS + 1)  # bits that lie in so many words
+                m.d.comb += funnel.skip.eq(1)
                 with m.If(funnel.truncated):
                     m.next = "BAD"
                 with m.Elif(funnel.ready):
-                    m.d.comb += funnel.skip.eq(skip)
-                    m.d.sync += words_left.eq(words_left - skip)
-                    with m.If(words_left <= TAKE_WORDS):
-                        m.d.sync += words_left.eq(unit_words)
+                    m.d.sync += units_left.eq(units_left - funnel.dropped)
+                    with m.If(units_left == funnel.dropped):
+                        m.d.sync += units_left.eq(unit_size)
                         m.next = "BETWEEN"
                 with m.Else():
                     m.d.comb += self.waiting.eq(1)
@@ -284,6 +339,7 @@ class RowReader(wiring.Component):
             self.busy.eq(valid.any()),
             self.valid.eq(Mux(from_stream, go & ~self.idle_lanes, valid[-1])),
             self.cell.eq(Mux(from_stream, cell, cells[-1])),
-            self.codes.eq(Mux(from_stream, funnel.data, self.a_read.data)),
+            self.word_valid.eq(valid[-1]),
+            self.word.eq(self.a_read.data),
         ]
         return m

@@ -14,13 +14,15 @@ from catenary.isa.config import AcceleratorConfig
 
 
 class Move(enum.Enum, shape=3):
-    """How the cursor moves: not at all, to the next strip, back to the first, to the next parts, to the next row."""
+    """How the cursor moves: not at all, to the next strip, back to the first, to the next parts, to the next row; or only
+    as far as ``ahead`` is concerned: to the first strip of the next part or row, until it is moved back."""
 
     STAY = 0
     STRIP = 1
     REWIND = 2
     PARTS = 3
     ROW = 4
+    AHEAD = 5
 
 
 def advanced(pointer: Value, step: Value | int) -> Value:
@@ -44,6 +46,7 @@ class Cursor(wiring.Component):
         move: what to do in this cycle, else.
         held: the job, with what has changed since.
         pointers: addresses of the part (or the first of several).
+        ahead: what the first of them will be in the next part or row.
         offset: elements before the strip.
         extent: elements of the strip, of each part.
         blocks: parts of the strip.
@@ -62,6 +65,7 @@ class Cursor(wiring.Component):
                 "move": In(Move),
                 "held": Out(JobLayout),
                 "pointers": Out(data.ArrayLayout(POINTER_BITS, POINTERS)),
+                "ahead": Out(POINTER_BITS),
                 "offset": Out(LENGTH_BITS),
                 "extent": Out(range(STRIP + 1)),
                 "blocks": Out(range(g.beats + 1)),
@@ -131,13 +135,16 @@ class Cursor(wiring.Component):
                 m.d.sync += [left.eq(length), self.offset.eq(0), self.head.eq(1)]
             with m.Case(Move.ROW):
                 m.d.sync += [left.eq(longer), self.offset.eq(0), self.head.eq(1)]
+            with m.Case(Move.AHEAD):
+                m.d.sync += left.eq(Mux(self.more_parts, length, longer))
+        parts_on, row_on = (Signal(data.ArrayLayout(POINTER_BITS, size)) for size in (2, POINTERS))
+        m.d.comb += [parts_on[at].eq(advanced(self.pointers[at], held.part_steps[at])) for at in range(2)]
+        m.d.comb += [row_on[at].eq(advanced(held.pointers[at], held.row_steps[at])) for at in range(POINTERS)]
+        m.d.comb += self.ahead.eq(Mux(self.more_parts, parts_on[0], row_on[0]))
         with m.If(self.move == Move.PARTS):
             m.d.sync += parts.eq(parts - group)
-            m.d.sync += [self.pointers[at].eq(advanced(self.pointers[at], held.part_steps[at])) for at in range(2)]
+            m.d.sync += [self.pointers[at].eq(parts_on[at]) for at in range(2)]
         with m.If(self.move == Move.ROW):
             m.d.sync += [rows.eq(rows - 1), parts.eq(held.parts), length.eq(longer)]
             m.d.sync += until_growth.eq(Mux(until_growth <= 1, held.every, until_growth - 1))
-            for at in range(POINTERS):
-                row = Signal(POINTER_BITS, name=f"row_{at}")
-                m.d.comb += row.eq(advanced(held.pointers[at], held.row_steps[at]))
-                m.d.sync += [held.pointers[at].eq(row), self.pointers[at].eq(row)]
+            m.d.sync += [held.pointers.eq(row_on), self.pointers.eq(row_on)]

@@ -82,7 +82,6 @@ class Issue(wiring.Component):
         waits = (
             (beat.reads_v & ~self.operand)
             | (Mux(beat.limits_slow, self.pending_slow, self.pending) > beat.limit)
-            | (beat.sync & ((self.pending != 0) | (self.pending_slow != 0)))
             | Mux(compute.apply, (pace != 0) | (self.pending_slow == QUEUE_DEPTH), self.pending == QUEUE_DEPTH)
             | (begins & self.searching)
             | (claims & busy).any()
@@ -94,7 +93,7 @@ class Issue(wiring.Component):
             self.beats.ready.eq(self.start),
         ]
         with m.If(self.start & compute.apply):
-            m.d.sync += pace.eq(Mux(beat.ticket.count == 0, 0, beat.ticket.count - 1))
+            m.d.sync += pace.eq(beat.ticket.count - 1)
         with m.Elif(self.advance & (pace != 0)):
             m.d.sync += pace.eq(pace - 1)
         m.d.sync += busy.eq((busy & ~self.settled) | Mux(self.start, claims, 0))

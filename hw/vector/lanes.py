@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -80,7 +80,7 @@ class Lanes(wiring.Component):
             writer.en.eq(self.write.valid),
         ]
 
-        # What goes with the beat: (valid, count, apply, function) to the end, masked lanes to the adder.
+        # What goes with the beat: (valid, count, apply, function) to the end, masked lanes to the multiplier.
         passing = data.StructLayout(
             {"count": self.beat.ticket.count.shape(), "masked": 1, "apply": 1, "function": Function}
         )
@@ -124,13 +124,14 @@ class Lanes(wiring.Component):
             summands = [c, *(Signal(32, name=f"c_{lane}_{at}", reset_less=True) for at in range(FpMul.latency))]
             with m.If(moves):
                 m.d.sync += [after.eq(before) for after, before in zip(summands[1:], summands, strict=False)]
-            product = stages[1 + FpMul.latency]
+            operands = stages[1]
             m.d.comb += [
                 multiply.enable.eq(moves),
                 multiply.a.eq(p),
                 multiply.b.eq(q),
+                multiply.missing.eq(operands.masked & (lane >= operands.count)),
                 add.enable.eq(moves),
-                add.a.eq(Mux(product.masked & (lane >= product.count), MINUS_ZERO, multiply.o)),
+                add.a.eq(multiply.o),
                 add.b.eq(summands[-1]),
                 self.result[lane].eq(add.o),
             ]
@@ -139,36 +140,26 @@ class Lanes(wiring.Component):
     def _operands(self, m, beat, a, b, words, scalar_q, scalar_c, lane, moves, p, q, c) -> None:
         compute = beat.compute
         first, second, summand = Signal(32), Signal(32), Signal(32)
-        with m.Switch(compute.p):
-            with m.Case(P.V):
-                m.d.comb += first.eq(words[lane])
-            with m.Case(P.REGISTER):
-                m.d.comb += first.eq(a[lane])
-            with m.Default():
+        m.d.comb += first.eq(Mux(compute.p == P.V, words[lane], a[lane]))
+        if not lane:
+            with m.If(compute.p == P.SCALAR):
                 m.d.comb += first.eq(scalar_c)
         with m.Switch(compute.q):
             with m.Case(Q.SCALAR):
                 m.d.comb += second.eq(scalar_q)
-            with m.Case(Q.SAME):
-                m.d.comb += second.eq(first)
-            with m.Case(Q.A):
-                m.d.comb += second.eq(a[lane])
+            with m.Case(Q.V):
+                m.d.comb += second.eq(words[lane])
             with m.Default():
-                m.d.comb += second.eq(b[lane])
+                m.d.comb += second.eq(a[lane])
         partial = Signal(32)
         m.d.comb += partial.eq(b[lane])
         for power in range(exact_log2(self._geometry.lanes)):
             if lane < 1 << power:
                 with m.If(beat.fold[power]):
                     m.d.comb += partial.eq(b[lane + (1 << power)])
-        with m.Switch(compute.c):
-            with m.Case(C.SCALAR):
-                m.d.comb += summand.eq(Mux(compute.p == P.SCALAR, MINUS_ZERO, scalar_c))
-            with m.Case(C.B):
-                m.d.comb += summand.eq(partial)
-            with m.Case(C.V):
-                m.d.comb += summand.eq(words[lane])
-            with m.Default():
-                m.d.comb += summand.eq(Mux(beat.fresh, MINUS_ZERO, b[lane]))
+        m.d.comb += summand.eq(Mux(compute.c == C.SCALAR, scalar_c, partial))
+        nothing = (compute.c == C.MINUS_ZERO) | ((compute.c == C.PARTIAL) & beat.fresh)
         with m.If(moves):
-            m.d.sync += [p.eq(first), q.eq(second), c.eq(summand ^ Cat(Const(0, 31), compute.subtract))]
+            m.d.sync += [p.eq(first), q.eq(second), c.eq(summand ^ (compute.subtract << 31))]
+            with m.If(nothing):
+                m.d.sync += c.eq(MINUS_ZERO)

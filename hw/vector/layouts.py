@@ -32,7 +32,8 @@ QUEUE_DEPTH = 16
 
 
 class P(enum.Enum, shape=2):
-    """First factor: V, a register, or the scalar that else is the summand (which then is -0.0)."""
+    """First factor: V, a register through port A, or, for a single element, the scalar that else is the summand (which
+    then is -0.0)."""
 
     V = 0
     REGISTER = 1
@@ -40,21 +41,20 @@ class P(enum.Enum, shape=2):
 
 
 class Q(enum.Enum, shape=2):
-    """Second factor: a scalar, the first factor, or a register through port A or B."""
+    """Second factor: a scalar, V, or a register through port A."""
 
     SCALAR = 0
-    SAME = 1
-    A = 2
-    B = 3
+    V = 1
+    REGISTER = 2
 
 
 class C(enum.Enum, shape=2):
-    """Summand: a scalar, a register, V, or a register that holds -0.0 until the first strip is through."""
+    """Summand: a scalar, a register through port B, one that holds -0.0 until the first strip is through, or -0.0."""
 
     SCALAR = 0
-    B = 1
-    V = 2
-    PARTIAL = 3
+    REGISTER = 1
+    PARTIAL = 2
+    MINUS_ZERO = 3
 
 
 class Scalar(enum.Enum, shape=4):
@@ -75,6 +75,7 @@ class Scalar(enum.Enum, shape=4):
     S0 = 12
     S1 = 13
     S2 = 14
+    ROUND = 15
 
 
 SCALAR_REGISTERS = (Scalar.S0, Scalar.S1, Scalar.S2)
@@ -85,7 +86,7 @@ class Shape(enum.Enum, shape=3):
 
     STRIP: the elements of the strip. PADDED: as STRIP, but elements that are missing are -0.0, up to a power of two of
     beats in the first strip. BLOCK: the first block of the strip. ONE: one element. FOLD: one level of the tree that
-    ends a canonical sum. CLOSE: no element; the end of a row of codes. NONE: no beat.
+    ends a canonical sum. NONE: no beat.
     """
 
     STRIP = 0
@@ -93,28 +94,26 @@ class Shape(enum.Enum, shape=3):
     BLOCK = 2
     ONE = 3
     FOLD = 4
-    CLOSE = 5
-    NONE = 6
+    NONE = 5
 
 
 class Order(enum.Enum, shape=2):
     """What a micro-operation waits for.
 
-    FREE: nothing. AFTER: beat i waits for beat i of the micro-operation before. SYNC: for everything before. FENCE: as
-    SYNC, and its reads of V wait, too.
+    FREE: nothing. AFTER: beat i waits for beat i of the micro-operation before. FENCE: for all that is on its way to V.
     """
 
     FREE = 0
     AFTER = 1
-    SYNC = 2
-    FENCE = 3
+    FENCE = 2
 
 
 class Flow(enum.Enum, shape=3):
     """What comes next: the target if there is more of something, else the next micro-operation, or the end.
 
     STRIPS: of the row's strips. LEVELS: of the tree's levels. PARTS: of the row's parts. ROWS: of parts or of rows,
-    else it is the end. EACH: of strips, parts or rows, else it is the end.
+    else it is the end. EACH: of strips, parts or rows, else it is the end. LAST: the target if there are neither more
+    parts nor more rows, else the next micro-operation, which can look ahead.
     """
 
     NEXT = 0
@@ -123,6 +122,7 @@ class Flow(enum.Enum, shape=3):
     PARTS = 3
     ROWS = 4
     EACH = 5
+    LAST = 6
 
 
 ComputeLayout = data.StructLayout(
@@ -152,7 +152,6 @@ SinkLayout = data.StructLayout(
         "magnitude": 1,  # an extreme is that of magnitudes
         "floor": 1,  # an extreme is at least 2**-64
         "relu": 1,
-        "close": 1,  # ends a row of codes
     }
 )
 """Where a beat's result goes."""
@@ -160,6 +159,7 @@ SinkLayout = data.StructLayout(
 PlanLayout = data.StructLayout(
     {
         "read": range(POINTERS),
+        "ahead": 1,  # the first pointer is that of the next part or row
         "write": range(POINTERS),
         "beats": Shape,
         "order": Order,
@@ -217,6 +217,5 @@ def beat_layout(config: AcceleratorConfig) -> data.StructLayout:
             "reads_v": 1,  # an answer from V belongs to it
             "limit": range(QUEUE_DEPTH + 1),  # it starts when at most so many beats are on their way,
             "limits_slow": 1,  # of those to the function unit, or else of the others
-            "sync": 1,  # it starts when no beat is on its way
         }
     )

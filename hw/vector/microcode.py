@@ -18,6 +18,9 @@ from catenary.isa.functions import inverse_constant, to_fp32
 from catenary.isa.instructions import ApplyFunction, CombineFunction, NormFunction
 from catenary.isa.numbers import CODE_LIMIT, PROBABILITY_LIMIT
 
+ROUND: Final = 1.5 * 2.0**23
+"""A number added to it is rounded to a whole one, ties to even, which the lowest bits of the sum hold."""
+
 CONSTANTS: Final[Mapping[Scalar, float]] = {
     Scalar.ONE: 1.0,
     Scalar.MINUS_ZERO: -0.0,
@@ -29,14 +32,16 @@ CONSTANTS: Final[Mapping[Scalar, float]] = {
     Scalar.PROBABILITY_LIMIT: float(PROBABILITY_LIMIT),
     Scalar.INVERSE_CODE_LIMIT: inverse_constant(CODE_LIMIT),
     Scalar.INVERSE_PROBABILITY_LIMIT: inverse_constant(PROBABILITY_LIMIT),
+    Scalar.ROUND: ROUND,
 }
 
 
 @dataclass(frozen=True)
 class V:
-    """V at an address register, as an operand or as a target."""
+    """V at an address register, as an operand or as a target; ``ahead``: where the first one is in the next row."""
 
     pointer: int
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Step:
             ValueError: the data path cannot do this.
         """
         compute: dict[str, object] = {"subtract": self.subtract}
-        sink: dict[str, object] = {"relu": self.relu, "close": self.shape is Shape.CLOSE}
+        sink: dict[str, object] = {"relu": self.relu}
         plan: dict[str, object] = {"beats": self.shape, "order": self.order, "flow": self.flow}
         if self.flow is not Flow.NEXT:
             plan["target"] = labels[self.goto]
@@ -129,47 +134,42 @@ class Step:
 
     def _operands(self, compute: dict[str, object], plan: dict[str, object]) -> None:
         match self.p:
-            case V(pointer):
+            case V(pointer, ahead):
                 compute["p"] = P.V
+                plan["ahead"] = ahead
                 _claim(plan, "read", pointer)
             case R(number, wrap):
                 compute |= {"p": P.REGISTER, "a": number}
                 plan["wrap"] = wrap
             case Scalar():
                 compute |= {"p": P.SCALAR, "scalar_c": self.p}
-                if self.c is not Scalar.MINUS_ZERO:
-                    raise ValueError("A scalar must be the first factor or the summand, not both")
+                if self.c is not Scalar.MINUS_ZERO or self.shape not in (Shape.ONE, Shape.NONE):
+                    raise ValueError("A scalar that is the first factor must be of one element, without a summand")
             case _:
                 raise ValueError(f"First factor must be V, a register or a scalar, not {self.p}")
         match self.q:
             case Scalar():
                 compute |= {"q": Q.SCALAR, "scalar_q": self.q}
             case R(number, wrap) if not isinstance(self.p, R):
-                compute |= {"q": Q.A, "a": number}
+                compute |= {"q": Q.REGISTER, "a": number}
                 plan["wrap"] = wrap
-            case R(number):
-                compute["q"] = Q.B
-                _claim(compute, "b", number)
-            case type():
-                compute["q"] = Q.SAME
+            case type() if not isinstance(self.p, Scalar):
+                compute["q"] = Q.V if isinstance(self.p, V) else Q.REGISTER
             case _:
-                raise ValueError(f"Second factor must be a scalar, a register or the first factor, not {self.q}")
+                raise ValueError(f"Second factor must be a scalar, the one register or the first factor, not {self.q}")
         match self.c:
-            case V(pointer):
-                compute["c"] = C.V
-                _claim(plan, "read", pointer)
+            case Scalar.MINUS_ZERO:
+                compute["c"] = C.MINUS_ZERO
             case R(number):
-                compute["c"] = C.B
+                compute["c"] = C.REGISTER
                 _claim(compute, "b", number)
             case Partial(number):
                 compute["c"] = C.PARTIAL
                 _claim(compute, "b", number)
-            case Scalar() if not isinstance(self.p, Scalar):
-                compute |= {"c": C.SCALAR, "scalar_c": self.c}
             case Scalar():
-                compute["c"] = C.SCALAR
+                compute |= {"c": C.SCALAR, "scalar_c": self.c}
             case _:
-                raise ValueError(f"Summand must be a scalar, a register or V, not {self.c}")
+                raise ValueError(f"Summand must be a scalar or a register, not {self.c}")
 
 
 def _claim(fields: dict[str, object], name: str, value: int) -> None:
@@ -186,7 +186,7 @@ SCALES, VALUE_SCALES, SCALES2 = 1, 2, 3
 
 _SUM, _D, _T, _U = R(0), R(1), R(2), R(3)
 _S0, _S1, _S2 = SCALAR_REGISTERS
-_AFTER, _SYNC = Order.AFTER, Order.SYNC
+_AFTER: Final = Order.AFTER
 
 
 def _total(name: str) -> Step:
@@ -205,7 +205,7 @@ def _scaled(bias: bool) -> list[Step]:
         return [Step([V(DST)], V(AUX), _D, order=_AFTER, flow=Flow.STRIPS, goto="scale")]
     return [
         Step([_D], V(AUX), _D, order=_AFTER),
-        Step([V(DST)], _D, c=V(BIAS), order=_AFTER, flow=Flow.STRIPS, goto="scale"),
+        Step([V(DST)], V(BIAS), c=_D, order=_AFTER, flow=Flow.STRIPS, goto="scale"),
     ]
 
 
@@ -245,11 +245,18 @@ def _product(*last: Operand) -> Step:
     return Step([V(DST)], *last, order=_AFTER, flow=Flow.EACH, goto="start")
 
 
+_ABSMAX: Final = Extreme(_S0, magnitude=True, floor=True)
+
+_HALF_OF_ONE_MORE: Final = Step([_D], _D, Scalar.HALF, Scalar.HALF, order=_AFTER)
+"""(1 + D) / 2, which times x is x / 2 times (1 + D), bit for bit: halving is exact but for numbers so small that here
+1 + D is 1."""
+
+
 def _rotate(flow: Flow, goto: str) -> list[Step]:
     """Both halves of one strip; registers 0 and 1 hold cosines and sines, once for all blocks."""
     cos, sin = R(0, wrap=True), R(1, wrap=True)
     return [
-        Step([_T], V(X), sin, order=_SYNC, name="rotate"),
+        Step([_T], V(X), sin, order=_AFTER, name="rotate"),
         Step([_U], V(X2), sin),
         Step([V(X)], V(X), cos, _U, subtract=True, order=_AFTER),
         Step([V(X2)], V(X2), cos, _T, flow=flow, goto=goto),
@@ -265,19 +272,18 @@ PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
     (NormFunction.LAYER, True): _layer(True),
     ApplyFunction.SILU: [Step([_D], V(X), function=Function.SIGMOID), _product(V(X), _D)],
     ApplyFunction.GELU_ERF: [
-        Step([_T], V(X), Scalar.HALF),
         Step([_D], V(X), Scalar.SQRT_HALF, function=Function.ERF),
-        Step([_D], _D, c=Scalar.ONE, order=_AFTER),
-        _product(_D, _T),
+        _HALF_OF_ONE_MORE,
+        _product(V(X), _D),
     ],
     ApplyFunction.GELU_TANH: [
         Step([_D], V(X), Same),
         Step([_D], V(X), _D, order=_AFTER),
-        Step([_D], _D, Scalar.GELU_CUBIC, V(X), order=_AFTER),
-        Step([_T], V(X), Scalar.HALF),
+        Step([_D], _D, Scalar.GELU_CUBIC, order=_AFTER),
+        Step([_D], V(X), c=_D, order=_AFTER),
         Step([_D], _D, Scalar.SQRT_2_OVER_PI, function=Function.TANH, order=_AFTER),
-        Step([_D], _D, c=Scalar.ONE, order=_AFTER),
-        _product(_D, _T),
+        _HALF_OF_ONE_MORE,
+        _product(V(X), _D),
     ],
     ApplyFunction.RELU: [Step([V(DST)], V(X), relu=True, flow=Flow.EACH, goto="start")],
     ApplyFunction.TANH: [Step([V(DST)], V(X), function=Function.TANH, flow=Flow.EACH, goto="start")],
@@ -291,13 +297,14 @@ PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
     "rope": [*_TABLE, *_rotate(Flow.PARTS, "rotate"), _ROWS],
     "long rope": [*_TABLE, *_rotate(Flow.EACH, "start")],
     "quant": [
-        Step([Extreme(_S0, magnitude=True, floor=True)], V(X), flow=Flow.STRIPS, goto="start"),
-        Step([_S1], _S0, function=Function.RECIPROCAL, shape=Shape.ONE),
-        Step([_S1], _S1, Scalar.CODE_LIMIT, shape=Shape.ONE),
-        Step([_S2], _S0, Scalar.INVERSE_CODE_LIMIT, shape=Shape.ONE),
-        Step([Codes], V(X), _S1, flow=Flow.STRIPS, goto="codes", name="codes"),
-        Step([Codes], shape=Shape.CLOSE),
-        Step([V(SCALES)], _S2, Scalar.PARAMETER, shape=Shape.ONE, flow=Flow.ROWS, goto="start"),
+        Step([_ABSMAX], V(X), flow=Flow.STRIPS, goto="start"),
+        Step([_S1], _S0, function=Function.RECIPROCAL, shape=Shape.ONE, name="row"),
+        Step([_S2], _S0, Scalar.INVERSE_CODE_LIMIT, shape=Shape.ONE, flow=Flow.LAST, goto="scale"),
+        Step([_ABSMAX], V(X, ahead=True), flow=Flow.STRIPS, goto="ahead", name="ahead"),
+        Step([_S1], _S1, Scalar.CODE_LIMIT, shape=Shape.ONE, name="scale"),
+        Step([V(SCALES)], _S2, Scalar.PARAMETER, shape=Shape.ONE),
+        Step([Codes], V(X), _S1, Scalar.ROUND, flow=Flow.STRIPS, goto="codes", name="codes"),
+        Step(shape=Shape.NONE, flow=Flow.ROWS, goto="row"),
     ],
     "softmax": [
         Step([Extreme(_S0)], V(X), flow=Flow.STRIPS, goto="start"),
@@ -305,14 +312,15 @@ PROGRAMS: Final[Mapping[object, Sequence[Step]]] = {
         Step([_SUM], _D, c=Partial(0), shape=Shape.PADDED, order=_AFTER),
         Step([V(X), Extreme(_S1, floor=True)], V(VALUE_SCALES), _D, flow=Flow.STRIPS, goto="weights"),
         Step([_SUM], _SUM, c=_SUM, shape=Shape.FOLD, order=_AFTER),
-        Step(shape=Shape.NONE, order=Order.FENCE),  # the weights come back from V
-        Step([_S2], _S1, function=Function.RECIPROCAL, shape=Shape.ONE),
+        Step([_S2], _S1, function=Function.RECIPROCAL, shape=Shape.ONE, flow=Flow.LAST, goto="total"),
+        Step([Extreme(_S0)], V(X, ahead=True), flow=Flow.STRIPS, goto="ahead", name="ahead"),
         _total("total"),
+        Step(shape=Shape.NONE, order=Order.FENCE),  # the weights come back from V
         Step([_S2], _S2, Scalar.PROBABILITY_LIMIT, shape=Shape.ONE),
         Step([V(SCALES)], _S1, Scalar.INVERSE_PROBABILITY_LIMIT, shape=Shape.ONE),
         _per_total(V(SCALES2), Scalar.ONE, function=Function.RECIPROCAL),
-        Step([Codes], V(X), _S2, flow=Flow.STRIPS, goto="codes", name="codes"),
-        Step([Codes], shape=Shape.CLOSE, flow=Flow.ROWS, goto="start"),
+        Step([Codes], V(X), _S2, Scalar.ROUND, flow=Flow.STRIPS, goto="codes", name="codes"),
+        Step(shape=Shape.NONE, flow=Flow.ROWS, goto="weights"),
     ],
     "argmax": [
         Step([Extreme(_S0)], V(X), flow=Flow.STRIPS, goto="start"),

@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From numbers to rows of codes in A."""
+"""From whole numbers to rows of codes in A."""
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import A_ADDRESS_BITS, CODE_BITS, AWrite
-from catenary.hw.fp.convert import FpToInt
+from catenary.hw.fp.format import FRACTION_BITS, Float32, constant
 from catenary.hw.vector.decode import LENGTH_BITS, JobLayout
+from catenary.hw.vector.microcode import ROUND
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.numbers import LOW_BITS, PROBABILITY_LIMIT
+from catenary.isa.numbers import LOW_BITS
 from catenary.isa.tensors import BLOCK
 
 
 class Packer(wiring.Component):
-    """Rounds elements and packs their codes into words of A: one row, or two for the parts of softmax weights.
+    """Packs codes into words of A: one row, or two for the parts of softmax weights.
 
-    A row begins behind the one before, and is closed by a beat without elements: then zeros fill it up to its length.
+    Elements are sums with :data:`~catenary.hw.vector.microcode.ROUND`, so their lowest bits are whole numbers. No
+    number is too large for its codes. Of two parts, numbers below 0 and NaN become 0.
+
+    A row begins behind the one before, and ends with a ``final`` beat: then zeros fill it up to its length.
 
     Parameters:
         config: the accelerator.
@@ -27,9 +31,7 @@ class Packer(wiring.Component):
     Members:
         load: a job begins.
         codes: the job's rows of codes.
-        enable: elements move on.
-        valid: a beat comes: ``elements``, of which ``count`` count; or the end of the row, if ``close``.
-        stall: elements cannot move on in this cycle.
+        valid, ready: a beat comes: ``elements``, of which ``count`` count; the row's last one if ``final``.
         busy: something is not in A yet.
         write: A.
         numeric: a NaN has become 0.
@@ -42,12 +44,11 @@ class Packer(wiring.Component):
             {
                 "load": In(1),
                 "codes": In(JobLayout["codes"].shape),
-                "enable": In(1),
                 "valid": In(1),
+                "ready": Out(1),
                 "elements": In(data.ArrayLayout(32, self._lanes)),
                 "count": In(range(self._lanes + 1)),
-                "close": In(1),
-                "stall": Out(1),
+                "final": In(1),
                 "busy": Out(1),
                 "write": Out(AWrite(config)),
                 "numeric": Out(1),
@@ -57,81 +58,82 @@ class Packer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        lanes, latency = self._lanes, FpToInt.latency
+        lanes = self._lanes
         size = max(lanes, BLOCK)  # codes of the tray
-        words = size // BLOCK
+        words, slots = size // BLOCK, size // lanes
 
-        # Rounding. What goes with the elements: valid, count, close.
-        present, closes = Signal(latency), Signal(latency)
-        counts = [Signal.like(self.count, name=f"count_{at}") for at in range(latency)]
-        moves = self.enable & (self.valid | present.any())
-        with m.If(moves):
-            m.d.sync += [present.eq((present << 1) | self.valid), closes.eq((closes << 1) | self.close)]
-            m.d.sync += [after.eq(before) for after, before in zip(counts, [self.count, *counts[:-1]], strict=True)]
-        arrived, count = present[-1], counts[-1]
-        high = Signal(data.ArrayLayout(CODE_BITS, lanes))
-        low = Signal(data.ArrayLayout(CODE_BITS, lanes))
-        lost = Signal(lanes)
-        for lane in range(lanes):
-            # Numbers for one-part codes are never beyond their smaller limit.
-            m.submodules[f"convert_{lane}"] = convert = FpToInt(PROBABILITY_LIMIT)
-            code = Signal(signed(PROBABILITY_LIMIT.bit_length() + 1), name=f"code_{lane}")
-            m.d.comb += [
-                convert.enable.eq(moves),
-                convert.i.eq(self.elements[lane]),
-                lost[lane].eq(convert.nan & (lane < count)),
-            ]
-            with m.If(lane < count):
-                m.d.comb += code.eq(convert.o)
-            with m.If(~self.codes.two):
-                m.d.comb += high[lane].eq(code[:CODE_BITS])
-            with m.Elif(code >= 0):
-                m.d.comb += [high[lane].eq(code[LOW_BITS:]), low[lane].eq(code[:LOW_BITS])]
+        # Codes of a beat; while there is none, they are 0.
+        high, low = (Signal(data.ArrayLayout(CODE_BITS, lanes), name=name) for name in ("high", "low"))
+        count, final, lost = Signal.like(self.count), Signal(), Signal()
+        present, taken = Signal(), Signal()
+        accepts = self.valid & self.ready
+        lost_here = [self._codes(m, lane, accepts, taken, high[lane], low[lane]) for lane in range(lanes)]
+        with m.If(accepts):
+            m.d.sync += [present.eq(1), count.eq(self.count), final.eq(self.final), lost.eq(Cat(*lost_here).any())]
+        with m.Elif(taken):
+            m.d.sync += present.eq(0)
+        closing = Signal()
+        m.d.comb += [
+            self.ready.eq(~closing & (~present | (taken & ~final))),
+            self.numeric.eq(present & taken & lost & ~self.codes.two),
+        ]
 
-        # Packing into a tray of at least one word. A full tray, or the last one, goes to the door.
-        slots = size // lanes
+        # Beats move into a tray of at least one word. A full tray goes to the door. The end of a row: beats of zeros
+        # until the tray is full, then words of zeros.
         slot = Signal(range(slots))
-        tray_high, tray_low = (Signal(data.ArrayLayout(lanes * CODE_BITS, slots)) for _ in range(2))
-        full_high, full_low = (Signal(data.ArrayLayout(lanes * CODE_BITS, slots)) for _ in range(2))
-        door_high, door_low = (Signal(data.ArrayLayout(BLOCK * CODE_BITS, words)) for _ in range(2))
+        tray_high, tray_low = (Signal((slots - 1) * lanes * CODE_BITS, name=f"tray_{name}") for name in ("high", "low"))
+        door_high, door_low = (
+            Signal(data.ArrayLayout(BLOCK * CODE_BITS, words), name=f"door_{name}") for name in ("high", "low")
+        )
         waiting = Signal(range(words + 1))  # words at the door
-        tray_words, fills = Signal(range(words + 1)), Signal()
-        m.d.comb += [full_high.eq(tray_high), full_low.eq(tray_low)]
-        with m.If(~closes[-1]):
-            m.d.comb += [full_high[slot].eq(high.as_value()), full_low[slot].eq(low.as_value())]
-        m.d.comb += tray_words.eq(Mux(closes[-1], 1, (count + (BLOCK - 1)) >> exact_log2(BLOCK)))
-
-        # The end of a row: first what is in the tray, then words of zeros, as the tray is empty by then.
-        total = Signal(range((1 << LENGTH_BITS) // BLOCK + 1))
-        word, entered = Signal.like(total), Signal.like(total)  # words of the row that are in A; and those at the door
-        m.d.comb += total.eq((self.codes.total + (BLOCK - 1)) >> exact_log2(BLOCK))
-        finished = closes[-1] & (slot == 0) & (entered >= total) & (waiting == 0)
-        with m.If(arrived):
-            with m.If(closes[-1]):
-                m.d.comb += [fills.eq((waiting == 0) & ~finished), self.stall.eq(~finished)]
-            with m.Elif((slot == slots - 1) | (lanes >= BLOCK)):
-                m.d.comb += [fills.eq(waiting == 0), self.stall.eq(waiting != 0)]
-        with m.If(arrived & ~self.stall & self.enable & ~closes[-1]):
+        word = Signal(range((1 << LENGTH_BITS) // BLOCK + 1))  # words of the row that are in A
+        moves, full, finished = Signal(), Signal(), Signal()
+        padding = closing & ((slot != 0) | (Cat(Const(0, exact_log2(BLOCK)), word) < self.codes.total))
+        m.d.comb += [
+            full.eq(slot == slots - 1),
+            moves.eq((present | padding) & ((waiting == 0) | ~(full | (closing & (slot == 0))))),
+            taken.eq(present & moves),
+            finished.eq(closing & ~padding & (waiting == 0)),
+        ]
+        with m.If(moves):
             m.d.sync += slot.eq(slot + 1)
-            with m.If(~fills):
-                m.d.sync += [tray_high.eq(full_high), tray_low.eq(full_low)]
-            m.d.comb += self.numeric.eq(lost.any() & ~self.codes.two)
-        with m.If(fills & (self.enable | closes[-1])):
-            m.d.sync += [
-                door_high.eq(full_high),
-                door_low.eq(full_low),
-                tray_high.eq(0),
-                tray_low.eq(0),
-                slot.eq(0),
-                waiting.eq(tray_words),
-                entered.eq(entered + tray_words),
-            ]
+            for tray, codes, door in ((tray_high, high, door_high), (tray_low, low, door_low)):
+                whole = Cat(tray, codes)
+                m.d.sync += tray.eq(whole[lanes * CODE_BITS :])
+                with m.If(full | (closing & (slot == 0))):
+                    m.d.sync += [tray.eq(0), door.eq(whole), slot.eq(0)]
+            with m.If(full | (closing & (slot == 0))):
+                m.d.sync += waiting.eq(Mux(present, (count + (BLOCK - 1)) >> exact_log2(BLOCK), 1) if words > 1 else 1)
+        with m.If(taken & final):
+            m.d.sync += closing.eq(1)
+        with m.Elif(finished):
+            m.d.sync += closing.eq(0)
 
-        # The door: word by word, both parts of each.
+        self._write(m, waiting, word, finished, door_high, door_low)
+        m.d.comb += self.busy.eq(present | closing | (waiting != 0))
+        return m
+
+    def _codes(self, m: Module, lane: int, accepts: Value, taken: Value, high: Value, low: Value) -> Value:
+        """Codes of one lane; returns whether it has no code."""
+        number, here = Float32(self.elements[lane]), lane < self.count
+        rounded = constant(ROUND)
+        whole = number.exponent == rounded[FRACTION_BITS:-1]  # else it is NaN, or far from 0
+        positive = whole & ~number.sign & number.fraction[-1]
+        with m.If(accepts):
+            with m.If(self.codes.two):
+                m.d.sync += [high.eq(number.fraction[LOW_BITS:-1]), low.eq(number.fraction[:LOW_BITS])]
+            with m.Else():
+                m.d.sync += high.eq(number.fraction)
+        with m.If(Mux(accepts, ~here | ~Mux(self.codes.two, positive, whole), taken)):
+            m.d.sync += [high.eq(0), low.eq(0)]
+        return here & ~whole
+
+    def _write(
+        self, m: Module, waiting: Signal, word: Signal, finished: Value, high: data.View, low: data.View
+    ) -> None:
+        """From the door to A, word by word, both parts of each."""
         row, second = Signal(A_ADDRESS_BITS + 1), Signal()
-        lower_row = Signal(A_ADDRESS_BITS + 1)
-        address = Signal(A_ADDRESS_BITS + 2)
-        front_high, front_low = door_high[0], door_low[0]
+        lower_row, address = Signal(A_ADDRESS_BITS + 1), Signal(A_ADDRESS_BITS + 2)
         m.d.comb += [
             lower_row.eq(_next(row, self.codes.stride)),
             address.eq(Mux(second, lower_row, row) + word),
@@ -139,20 +141,17 @@ class Packer(wiring.Component):
             self.write.request.valid.eq((waiting != 0) & ~self.fault),
             self.write.request.payload.address.eq(address),
             self.write.request.payload.mask.eq(~0),
-            self.write.request.payload.data.eq(Mux(second, front_low, front_high)),
+            self.write.request.payload.data.eq(Mux(second, low[0], high[0])),
         ]
         with m.If(self.write.request.valid & self.write.request.ready):
             m.d.sync += second.eq(~second & self.codes.two)
             with m.If(second | ~self.codes.two):
                 m.d.sync += [word.eq(word + 1), waiting.eq(waiting - 1)]
-                m.d.sync += [door[at].eq(door[at + 1]) for door in (door_high, door_low) for at in range(words - 1)]
-        with m.If(arrived & finished & self.enable):
-            m.d.sync += [word.eq(0), entered.eq(0)]
-            m.d.sync += row.eq(Mux(self.codes.two, _next(lower_row, self.codes.stride), lower_row))
+                m.d.sync += [door[at].eq(door[at + 1]) for door in (high, low) for at in range(len(high) - 1)]
+        with m.If(finished):
+            m.d.sync += [word.eq(0), row.eq(Mux(self.codes.two, _next(lower_row, self.codes.stride), lower_row))]
         with m.If(self.load):
-            m.d.sync += [row.eq(self.codes.address), word.eq(0), entered.eq(0)]
-        m.d.comb += self.busy.eq(present.any() | (waiting != 0))
-        return m
+            m.d.sync += [word.eq(0), row.eq(self.codes.address)]
 
 
 def _next(row, stride):

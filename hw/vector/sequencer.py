@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from amaranth import Module, Mux, Signal, Value
+from amaranth.hdl import ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -16,7 +17,6 @@ from catenary.hw.vector.layouts import (
     POINTER_BITS,
     QUEUE_DEPTH,
     STRIP,
-    C,
     Flow,
     Geometry,
     MicroLayout,
@@ -40,7 +40,7 @@ class Sequencer(wiring.Component):
 
     Members:
         job: what to do; ready when idle.
-        drained: nothing that was handed on is on its way any more.
+        written: nothing that was handed on is on its way to V any more.
         beats: beats to compute, in order.
         read: requests for V, as in :class:`~catenary.hw.buffers.signatures.VRead`.
         active: a job is going on; falls when its last beat has been handed on.
@@ -54,7 +54,7 @@ class Sequencer(wiring.Component):
         super().__init__(
             {
                 "job": In(stream.Signature(JobLayout)),
-                "drained": In(1),
+                "written": In(1),
                 "beats": Out(stream.Signature(beat_layout(config))),
                 "read": Out(stream.Signature(request)),
                 "active": Out(1),
@@ -76,6 +76,8 @@ class Sequencer(wiring.Component):
         pc = Signal(range(len(WORDS)))
         m.d.comb += [cursor.job.eq(self.job.payload), fetch.en.eq(0)]
 
+        index, within = Signal(range(beats)), Signal(range(beats))
+
         # How many beats: those of a block, the next power of two of them, and those of a level of the tree.
         block_beats, padded, level_beats = (Signal(range(beats + 1)) for _ in range(3))
         level_limit = Signal(range(max(beats, QUEUE_DEPTH) + 1))
@@ -89,10 +91,9 @@ class Sequencer(wiring.Component):
                 m.d.comb += padded.eq(1 << power)
         m.d.comb += level_beats.eq(Mux(width[:shift].any(), 1, width >> shift))
 
-        m.d.comb += level_limit.eq(Mux(ragged, 0, level_beats - 1))
+        m.d.comb += level_limit.eq(Mux(ragged, Mux(index == 0, 0, QUEUE_DEPTH), level_beats - 1))
 
         # The beat.
-        index, within = Signal(range(beats)), Signal(range(beats))
         previous, previous_slow = Signal(range(beats)), Signal()
         block, remaining = Signal(range(beats)), Signal(range(STRIP + 1))
         read_at, write_at, step = Signal(POINTER_BITS), Signal(POINTER_BITS), Signal(13)
@@ -108,7 +109,7 @@ class Sequencer(wiring.Component):
             beat.fold.eq(Mux(folding, width[:shift], 0)),
             beat.fresh.eq(cursor.head),
             beat.masked.eq(padding),
-            beat.reads_v.eq(((compute.p == P.V) | (compute.c == C.V)) & (ticket.count != 0)),
+            beat.reads_v.eq((compute.p == P.V) & (ticket.count != 0)),
             ticket.sink.eq(fetch.data.sink),
             ticket.count.eq(Mux(block_ends, remaining, lanes)),
             ticket.beat.eq(index),
@@ -151,21 +152,19 @@ class Sequencer(wiring.Component):
                     index.eq(0),
                     within.eq(0),
                     block.eq(0),
-                    read_at.eq(self._address(m, "read", plan.read, cursor)),
+                    read_at.eq(self._address(m, "read", plan.read, cursor, plan.ahead)),
                     write_at.eq(self._address(m, "write", plan.write, cursor)),
                 ]
                 with m.Switch(plan.beats):
                     with m.Case(Shape.ONE):
                         m.d.sync += remaining.eq(1)
-                    with m.Case(Shape.CLOSE):
-                        m.d.sync += remaining.eq(0)
                     with m.Case(Shape.FOLD):
                         m.d.sync += remaining.eq(lanes)
                     with m.Default():
                         m.d.sync += remaining.eq(cursor.extent)
                 with m.If(cursor.fault):
                     m.d.sync += self.fault.eq(1)
-                with m.Elif((plan.order == Order.FENCE) & ~self.drained):
+                with m.Elif((plan.order == Order.FENCE) & ~self.written):
                     pass
                 with m.Elif((plan.beats == Shape.NONE) | (folding & (width == 0))):
                     m.d.comb += leave.eq(1)
@@ -221,18 +220,15 @@ class Sequencer(wiring.Component):
             m.d.comb += limit.eq(QUEUE_DEPTH)
         with m.Else():
             m.d.comb += limit.eq(Mux(slow == beat.compute.apply, previous, previous - index))
-        with m.Switch(plan.order):
-            with m.Case(Order.AFTER), m.If(limit < QUEUE_DEPTH):
-                m.d.comb += beat.limit.eq(limit)
-            with m.Case(Order.SYNC):
-                m.d.comb += beat.sync.eq(index == 0)
+        with m.If((plan.order == Order.AFTER) & (limit < QUEUE_DEPTH)):
+            m.d.comb += beat.limit.eq(limit)
 
-    def _address(self, m: Module, name: str, number: Value, cursor: Cursor) -> Value:
+    def _address(self, m: Module, name: str, number: Value, cursor: Cursor, ahead: ValueLike = 0) -> Value:
         chosen = Signal(POINTER_BITS, name=f"{name}_pointer")
         with m.Switch(number):
             for at, pointer in enumerate(cursor.pointers):
                 with m.Case(at):
-                    m.d.comb += chosen.eq(pointer)
+                    m.d.comb += chosen.eq(pointer if at else Mux(ahead, cursor.ahead, pointer))
         return advanced(chosen, cursor.offset)
 
     def _flow(
@@ -245,6 +241,8 @@ class Sequencer(wiring.Component):
         with m.Switch(plan.flow):
             with m.Case(Flow.STRIPS):
                 m.d.comb += [go.eq(cursor.more_strips), move.eq(Mux(go, Move.STRIP, Move.REWIND))]
+            with m.Case(Flow.LAST):
+                m.d.comb += [go.eq(~(cursor.more_parts | cursor.more_rows)), move.eq(Mux(go, Move.STAY, Move.AHEAD))]
             with m.Case(Flow.LEVELS):
                 m.d.comb += go.eq(width[1:].any())
             with m.Case(Flow.PARTS):

@@ -82,7 +82,7 @@ class VectorUnit(wiring.Component):
 
         # Instructions.
         job = Signal(data.StructLayout({name: JobLayout[name].shape for name in ("parameter", "codes", "search")}))
-        drained, failed = Signal(), Signal()
+        begun, drained, failed = Signal(), Signal(), Signal()  # `begun`: in the first cycle of a job
         m.d.comb += [decode.command.eq(self.insn.payload), sequencer.job.payload.eq(decode.job)]
         with m.FSM():
             with m.State("IDLE"):
@@ -90,28 +90,38 @@ class VectorUnit(wiring.Component):
                 with m.If(self.insn.valid):
                     m.d.comb += sequencer.job.valid.eq(~decode.job.empty)
                     m.d.sync += [job[name].eq(decode.job[name]) for name in job.shape().members]
-                    m.d.comb += [
-                        packer.load.eq(1),
-                        inverse.start.eq(decode.job.inverse & ~decode.job.empty),
-                        extreme.begin.eq(decode.job.search.active & decode.job.search.first),
-                    ]
+                    m.d.sync += begun.eq(1)
+                    m.d.comb += inverse.start.eq(decode.job.inverse & ~decode.job.empty)
                     m.next = "RUN"
-            with m.State("RUN"), m.If(~sequencer.active & drained & ~self.fault):
-                m.d.comb += [self.done.eq(1), self.result.valid.eq(job.search.active)]
-                m.next = "IDLE"
+            with m.State("RUN"):
+                m.d.sync += begun.eq(0)
+                idle = ~(sequencer.active | begun | packer.busy | issue.searching)
+                with m.If(idle & drained & ~self.fault):
+                    m.d.comb += [self.done.eq(1), self.result.valid.eq(job.search.active)]
+                    m.next = "IDLE"
         m.d.comb += [
             inverse.n.eq(decode.job.length),
-            extreme.base.eq(Mux(self.insn.ready, decode.job.search.base, job.search.base)),
+            extreme.begin.eq(begun & job.search.active & job.search.first),
+            extreme.base.eq(job.search.base),
             extreme.search.eq(job.search.active),
-            packer.codes.eq(Mux(packer.load, decode.job.codes, job.codes)),
+            packer.load.eq(begun),
+            packer.codes.eq(job.codes),
+            scalars.load.eq(begun),
             scalars.parameter.eq(job.parameter),
             self.result.register.eq(job.search.register),
             self.result.value.eq(extreme.found),
-            drained.eq(
-                ~(waiting.r_rdy | tickets.r_rdy | slow_tickets.r_rdy) & ~(stores.r_rdy | packer.busy | issue.searching)
-            ),
-            sequencer.drained.eq(drained),
+            drained.eq(~(waiting.r_rdy | tickets.r_rdy | slow_tickets.r_rdy | stores.r_rdy)),
         ]
+
+        # Beats whose results are not in V yet.
+        unwritten = Signal(range(2 * QUEUE_DEPTH + QUEUE_DEPTH + _STORES + 1))
+        enters = sequencer.beats.valid & sequencer.beats.ready & sequencer.beats.payload.ticket.sink.to_v
+        leaves = self.v_write.request.valid & self.v_write.request.ready
+        with m.If(enters & ~leaves):
+            m.d.sync += unwritten.eq(unwritten + 1)
+        with m.Elif(leaves & ~enters):
+            m.d.sync += unwritten.eq(unwritten - 1)
+        m.d.comb += sequencer.written.eq(unwritten == 0)
 
         # Beats and their operands wait. There is room for an answer wherever there was room for its beat.
         m.d.comb += [
@@ -161,10 +171,11 @@ class VectorUnit(wiring.Component):
         # Results, one beat a cycle. The function unit goes first; the lanes wait for it, and with it.
         fast, retire = Signal(), Signal()
         result = Signal(words)
+        sink = ticket.sink
         m.d.comb += [
             ticket.eq(Mux(functions.valid, slow_tickets.r_data, tickets.r_data)),
             fast.eq(lanes.valid & ~lanes.apply),
-            moving.eq(~packer.stall & ~((fast | functions.valid) & ticket.sink.to_v & ~stores.w_rdy)),
+            moving.eq(~((fast | functions.valid) & (sink.to_v & ~stores.w_rdy | sink.to_codes & ~packer.ready))),
             advance.eq(moving & ~(fast & functions.valid)),
             retire.eq((fast | functions.valid) & moving),
             tickets.r_en.eq(retire & ~functions.valid),
@@ -175,8 +186,7 @@ class VectorUnit(wiring.Component):
         with m.Else():
             for lane in range(config.vector_lanes):
                 negative = lanes.result[lane][-1]  # NaN is not
-                m.d.comb += result[lane].eq(Mux(ticket.sink.relu & negative, 0, lanes.result[lane]))
-        sink = ticket.sink
+                m.d.comb += result[lane].eq(Mux(sink.relu & negative, 0, lanes.result[lane]))
         m.d.comb += [
             lanes.write.valid.eq(retire & sink.to_register),
             lanes.write.register.eq(sink.target),
@@ -188,13 +198,13 @@ class VectorUnit(wiring.Component):
             extreme.elements.eq(result),
             scalars.write_extreme.eq(extreme.settled),
             scalars.extreme.eq(extreme.extreme),
-            issue.settled.eq(scalars.write | extreme.settled),
-            issue.extreme_settled.eq(extreme.settled.any()),
-            packer.enable.eq(moving),
+            extreme.taken.eq(~scalars.write.any()),
+            issue.settled.eq(Mux(extreme.taken, extreme.settled, scalars.write)),
+            issue.extreme_settled.eq(extreme.taken & extreme.settled.any()),
             packer.valid.eq(retire & sink.to_codes),
             packer.elements.eq(result),
             packer.count.eq(ticket.count),
-            packer.close.eq(sink.close),
+            packer.final.eq(ticket.final),
             self.numeric.eq(packer.numeric),
             store.address.eq(ticket.address),
             store.count.eq(ticket.count),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arithmetic of Catenary: the one definition that every device matches bit for bit (``docs/numerics.md``)."""
 
+from catenary.isa.numbers import MAX_REDUCTION
 from catenary.sim.arith.attention import SoftmaxWeights, attention_scores, merge_parts, softmax_weights
 from catenary.sim.arith.fp32 import (
     NAN,
@@ -15,7 +16,7 @@ from catenary.sim.arith.fp32 import (
     sub,
 )
 from catenary.sim.arith.functions import erf, exp, reciprocal, rsqrt, sigmoid, tanh
-from catenary.sim.arith.matrix import MAX_REDUCTION, PreparedWeights, ReductionTooLongError, integer_matmul
+from catenary.sim.arith.matrix import PreparedWeights, ReductionTooLongError, integer_matmul
 from catenary.sim.arith.quantize import Quantized, linear_epilogue, quantize
 from catenary.sim.arith.quiet import quiet
 from catenary.sim.arith.select import argmax, top_k

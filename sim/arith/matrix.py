@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.errors import CatenaryError
+from catenary.isa.numbers import MAX_REDUCTION
+from catenary.isa.outliers import Outliers
 from catenary.sim.arith.fp32 import F32
-
-MAX_REDUCTION: Final = 132_104
-"""Largest K for which an INT32 sum cannot overflow: (2**31 - 1) // (127 * 128)."""
 
 EXACT_LIMIT: Final = 1 << 24
 """Float32 holds every integer up to this magnitude."""
@@ -49,21 +48,25 @@ class PreparedWeights:
         values: float32 [..., R, K] holding integers in [-128, 127].
         blocks: (first, end) column ranges that cover K; inside each, no partial sum of products with INT8 activations
             exceeds 2**24.
+        outliers: integers that are added to single weights, which may be of any size; ``None`` if there are none.
     """
 
     values: F32
     blocks: tuple[tuple[int, int], ...]
+    outliers: Outliers | None = None
 
     @classmethod
-    def from_codes(cls, codes: NDArray[np.int8]) -> PreparedWeights:
+    def from_codes(cls, codes: NDArray[np.int8], outliers: Outliers | None = None) -> PreparedWeights:
         """Convert int8 [R, K] and choose the longest blocks that the weights themselves allow.
 
         A row whose magnitudes sum to less than 2**17 over all of K (an average of 31 for K = 4096) needs one block.
 
         Raises:
-            ReductionTooLongError: K exceeds 132,104.
+            ReductionTooLongError: K, or with its outliers the products of a row, exceed 132,104.
         """
         _check(codes.dtype, codes.shape[-1])
+        if outliers is not None:
+            _check(codes.dtype, codes.shape[-1] + int(np.bincount(outliers.rows, weights=outliers.products).max()))
         rows, columns = codes.shape
         units = -(-columns // _UNIT)
         sums = np.zeros((rows, units), np.int32)
@@ -78,7 +81,7 @@ class PreparedWeights:
                 blocks.append((start, unit * _UNIT))
                 start, grown = unit * _UNIT, sums[:, unit].astype(np.int64)
             running = grown
-        return cls(np.ascontiguousarray(codes, np.float32), (*blocks, (start, columns)))
+        return cls(np.ascontiguousarray(codes, np.float32), (*blocks, (start, columns)), outliers)
 
     @classmethod
     def from_exact(cls, values: F32) -> PreparedWeights:
@@ -116,7 +119,8 @@ def integer_matmul(a: NDArray[np.int8], w: NDArray[np.int8] | PreparedWeights) -
         w: int8 [..., R, K], or prepared; leading axes broadcast with those of ``a``.
 
     Returns:
-        int32 [..., T, R]. Sums of 132,104 products of [-127, 127] with [-128, 127] fit.
+        int32 [..., T, R], with the outliers of prepared weights. Sums of 132,104 products of [-127, 127] with
+        [-128, 127] fit.
 
     Raises:
         ReductionTooLongError: K exceeds 132,104.
@@ -124,8 +128,9 @@ def integer_matmul(a: NDArray[np.int8], w: NDArray[np.int8] | PreparedWeights) -
         ValueError: operands that disagree about K.
     """
     _check(a.dtype, a.shape[-1])
+    outliers: Outliers | None = None
     if isinstance(w, PreparedWeights):
-        values, blocks = w.values, w.blocks
+        values, blocks, outliers = w.values, w.blocks, w.outliers
     else:
         _check(w.dtype, w.shape[-1])
         values, blocks = w.astype(np.float32), _safe_blocks(w.shape[-1])
@@ -133,8 +138,6 @@ def integer_matmul(a: NDArray[np.int8], w: NDArray[np.int8] | PreparedWeights) -
         raise ValueError(f"Rows of a must be as long as those of w, {values.shape[-1]}, not {a.shape[-1]}")
     # Weights on the left: with few tokens on the right OpenBLAS is several times faster than the other way round.
     right = a.astype(np.float32).swapaxes(-1, -2)
-    if len(blocks) == 1:
-        return np.ascontiguousarray(np.matmul(values, right).astype(np.int32).swapaxes(-1, -2))
 
     def product(first: int, end: int) -> NDArray[np.int32]:
         result: NDArray[np.int32] = np.matmul(values[..., first:end], right[..., first:end, :]).astype(np.int32)
@@ -143,4 +146,14 @@ def integer_matmul(a: NDArray[np.int8], w: NDArray[np.int8] | PreparedWeights) -
     total = product(*blocks[0])
     for block in blocks[1:]:
         total += product(*block)
-    return np.ascontiguousarray(total.swapaxes(-1, -2))
+    total = np.ascontiguousarray(total.swapaxes(-1, -2))
+    if outliers is not None:
+        _add_outliers(total, a, outliers)
+    return total
+
+
+def _add_outliers(total: NDArray[np.int32], a: NDArray[np.int8], outliers: Outliers) -> None:
+    """Add ``v * a[..., column]`` to ``total[..., row]`` for every outlier; they are sorted by row."""
+    rows, starts = np.unique(outliers.rows, return_index=True)
+    products = a[..., outliers.columns].astype(np.int32) * outliers.values
+    total[..., rows] += np.add.reduceat(products, starts, axis=-1)  # exact: int32

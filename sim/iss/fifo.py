@@ -167,9 +167,8 @@ class StreamFifo:
             parts = stream.read_rows(chunk.data[chunk.offset :], depth, rows, self._config)
         except ProgramError as error:
             raise ExecutionError(f"Stream at line {chunk.line}: {error}") from None
-        return StreamWeights(
-            arith.PreparedWeights.from_codes(parts.weights), parts.row_scales, parts.bias, parts.consumed
-        )
+        weights = arith.PreparedWeights.from_codes(parts.weights, parts.outliers)
+        return StreamWeights(weights, parts.row_scales, parts.bias, parts.consumed)
 
     def _remember(self, key: tuple[int, int, int], entry: tuple[StreamWeights, int]) -> None:
         if entry[1] > WEIGHT_CACHE_BYTES:

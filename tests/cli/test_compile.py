@@ -29,6 +29,7 @@ INSPECT_KEYS = {
     "config_hash",
     "instruction_bytes",
     "weight_bytes",
+    "stream_sizes",
     "bits_per_weight",
     "decode_bytes_per_token",
     "memory_map",

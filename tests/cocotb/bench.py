@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +23,24 @@ from tests.cocotb.axi_rules import AxiRules
 from tests.programs.cases import Case, Outcome, iss_device, run_case
 from tests.programs.random_programs import CONFIGS
 
-CONFIG: AcceleratorConfig = replace(
-    CONFIGS["least"], name="bench", port_bytes=(8, 4), memory_bytes=12 << 14, stream_atom=4, stream_bytes=36
-)
-"""As small as a core with two ports gets, so that it is built quickly."""
+_CORES: tuple[AcceleratorConfig, ...] = (
+    # As small as a core with two ports gets, so that it is built quickly.
+    replace(
+        CONFIGS["least"], name="two-ports", port_bytes=(8, 4), memory_bytes=12 << 14, stream_atom=4, stream_bytes=36,
+    ),
+    # Three unequal ports, two tokens in a DSP, as many lanes as a line fills in a cycle.
+    replace(
+        CONFIGS["least"], name="packed", port_bytes=(16, 4, 8), memory_bytes=28 << 14, chains=3, mm_tokens=6,
+        packed=True, stream_bytes=112, vector_lanes=4,
+    ),
+)  # fmt: skip
+CORES: Mapping[str, AcceleratorConfig] = {config.name: config for config in _CORES}
+"""The cores under test, by name."""
+
+CHOICE = "CATENARY_COCOTB_CORE"
+"""Environment variable that tells the simulation which of them it is."""
+
+CONFIG = CORES[os.environ.get(CHOICE, _CORES[0].name)]
 
 _POLL = 100
 """Cycles between two looks at STATUS."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from cocotb_tools.runner import Runner, get_runner
 
+from catenary.isa.config import AcceleratorConfig
 from catenary.sim.rtl.cache import digest, entry
 from catenary.sim.rtl.core import TOP, core_design
 from catenary.sim.rtl.toolchain import find_toolchain
-from tests.cocotb.bench import CONFIG
+from tests.cocotb.bench import CHOICE, CORES
 
 _SHOWN = 6000
 """Characters at the end of a failing simulation's log that are shown."""
@@ -20,10 +21,9 @@ _SHOWN = 6000
 _FLAGS = ("--no-public-flat-rw", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-assign", "fast", "--no-assert")
 
 
-@pytest.fixture(scope="module")
-def built() -> tuple[Runner, Path]:
+def built(config: AcceleratorConfig) -> tuple[Runner, Path]:
     """The simulator's runner and its folder, from the cache where the core has not changed."""
-    design, tools = core_design(CONFIG), find_toolchain()
+    design, tools = core_design(config), find_toolchain()
     # The ports alone can be reached from outside: all else is Verilator's to optimise.
     names = ["clk", "rst", *(port.name for port in design.ports)]
     visible = "".join(f'public_flat_rw -module "{TOP}" -var "{name}"\n' for name in names)
@@ -51,14 +51,15 @@ def built() -> tuple[Runner, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # builds the core
-def test_core(built, tmp_path):
-    runner, folder = built
+@pytest.mark.timeout(900)  # builds the core
+@pytest.mark.parametrize("name", CORES)
+def test_core(name, tmp_path):
+    runner, folder = built(CORES[name])
     log = tmp_path / "test.log"
     try:
         runner.test(
             "tests.cocotb.core_tests", TOP, hdl_toplevel_lang="verilog", build_dir=folder, test_dir=tmp_path, seed=1,
-            log_file=log,
+            log_file=log, extra_env={CHOICE: name},
         )  # fmt: skip
     except SystemExit:
         pytest.fail(log.read_text(encoding="utf-8", errors="replace")[-_SHOWN:], pytrace=False)

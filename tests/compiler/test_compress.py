@@ -24,7 +24,7 @@ from catenary.isa.stream import pack, unpack
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, FloatFormat, FloatTensor, QuantTensor
 from catenary.sim.float_graph import FloatGraph
 from tests.graphs import FEATURES, random_graph, random_llama_graph
-from tests.isa.test_stream import make_config
+from tests.isa.streams import make_config
 
 
 def integers(rounded: Rounded, group: int) -> np.ndarray:

@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from catenary.hw.buffers.signatures import A_LATENCY
-from catenary.hw.matrix.signatures import SLOTS, groups_of, lanes_of
+from catenary.hw.matrix.signatures import SLOTS, fill_groups, groups_of, lanes_of
 from catenary.hw.stream.front import StreamFront
 from catenary.isa.instructions import Opcode
 from catenary.isa.tensors import BLOCK
 from tests.hw.compiled import Compiled
+
+
+def words_of(value):
+    """A field as an array, however wide it is."""
+    return np.array([value], np.uint64) if isinstance(value, int) else value
 
 
 @dataclass
@@ -158,12 +163,17 @@ class FrontDriver:
             self._step(result, context)
         if m.peek("feed.tile.valid"):
             result.tile_writes += 1
-            slot, group = (self._get(f"feed.tile.payload.{part}") for part in ("slot", "group"))
+            slot, row, mask = (self._get(f"feed.tile.payload.{part}") for part in ("slot", "row", "mask"))
             assert slot not in self.in_use, "a slot in use is written"
-            at = slice(group * BLOCK, (group + 1) * BLOCK)
-            self.weights[slot, at] = m.peek("feed.tile.payload.weights").view(np.int8)
-            index = m.peek("feed.tile.payload.index")
-            self.index[slot, at] = [index >> 4 * lane & 15 for lane in range(BLOCK)]
+            assert mask
+            weights = m.peek("feed.tile.payload.weights").view(np.int8).reshape(-1, BLOCK)
+            index = words_of(m.peek("feed.tile.payload.index")).view(np.uint8)
+            index = np.stack([index & 15, index >> 4], axis=1).reshape(-1, BLOCK)
+            for position in range(fill_groups(self.config)):
+                group = row * fill_groups(self.config) + position
+                if mask >> position & 1 and group < groups_of(self.config):
+                    at = slice(group * BLOCK, (group + 1) * BLOCK)
+                    self.weights[slot, at], self.index[slot, at] = weights[position], index[position]
         if m.peek("feed.constants.valid"):
             bank, bias, row = (self._get(f"feed.constants.payload.{part}") for part in ("bank", "bias", "row"))
             assert bank not in self.emitting, "constants of a bank in use are written"

@@ -11,21 +11,22 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from catenary.hw.dsp.segment import Primitive
 from catenary.hw.matrix.engine import MatrixEngine
-from catenary.hw.matrix.signatures import SLOTS, ConstantLayout, StepLayout, TileWriteLayout, groups_of, lanes_of
+from catenary.hw.matrix.signatures import SLOTS, ConstantLayout, StepLayout, TileWriteLayout, fill_groups, groups_of, lanes_of
 from catenary.hw.matrix.unit import MatrixUnit
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Context, Instruction, MatrixMatrix, MatrixVector, Score
 from catenary.sim.iss.memory import Memory
 from catenary.sim.iss.units import ContextAccumulators, Storage, linear, score
 from tests.hw.compiled import Compiled
-from tests.hw.matrix_ports import CONFIGS, CodePort, Ports, VectorPorts, command, pack
+from tests.hw.matrix_ports import CONFIGS, CodePort, Ports, VectorPorts, beside_of, command, pack
 
 
 @cache
-def engine(name: str) -> Compiled:
+def engine(name: str, primitive: Primitive = Primitive.BEHAVIOURAL) -> Compiled:
     """The engine of a configuration, compiled."""
-    return Compiled(MatrixEngine(CONFIGS[name]))
+    return Compiled(MatrixEngine(CONFIGS[name], primitive=primitive))
 
 
 @cache
@@ -176,9 +177,10 @@ class FakeFront:
 
     def _put_group(self, slot: int, group: int, step: Step) -> None:
         span = slice(16 * group, 16 * group + 16)
-        weights = int.from_bytes(step.weights[span].tobytes(), "little")
-        index = sum(int(value) << 4 * lane for lane, value in enumerate(step.index[span]))
-        values = {"slot": slot, "group": group, "weights": weights, "index": index}
+        row, position = divmod(group, fill_groups(self._config))
+        weights = int.from_bytes(step.weights[span].tobytes(), "little") << 128 * position
+        index = sum(int(value) << 4 * lane for lane, value in enumerate(step.index[span])) << 64 * position
+        values = {"slot": slot, "row": row, "mask": 1 << position, "weights": weights, "index": index}
         self._writes["tile"] = pack(self._tile, values)
 
     def _put_constant(self, row: int, bias: int, value: int) -> None:
@@ -193,18 +195,19 @@ class EngineBench:
         name: of the configuration.
         seed: of stalls.
         pace: probability that a buffer accepts, or that the front has something, in a cycle.
+        primitive: what the array multiplies with.
     """
 
-    def __init__(self, name: str, seed: int, pace: float = 0.8) -> None:
+    def __init__(self, name: str, seed: int, pace: float = 0.8, primitive: Primitive = Primitive.BEHAVIOURAL) -> None:
         self.config = CONFIGS[name]
         self.lanes = lanes_of(self.config)
         self.rng = np.random.default_rng(seed)
         self._pace = pace
-        dut = engine(name)
+        dut = engine(name, primitive)
         dut.reset()
         self.ports = Ports(dut)
         self.a = self.rng.integers(-128, 128, (self.config.act_bytes // 16, 16)).astype(np.int8)
-        self._codes = CodePort(self.ports, "a_read", self.a.view(np.uint8))
+        self._codes = CodePort(self.ports, "a_read", self.a.view(np.uint8), beside_of(self.config))
         self.v = VectorPorts(self.ports, self.config)
         self.front = FakeFront(self.ports, self.config, self.rng, pace)
         self.cycles = 0
@@ -227,7 +230,7 @@ class EngineBench:
 
     def run(self, insn: int, blocks: list[RowBlock], clear: bool = True, context: bool = False) -> int:
         """Run one instruction to its end; returns its cycles."""
-        limit = 20000
+        limit = 20000 + 20 * sum(len(block.steps) for block in blocks)
         self.front.begin(blocks, clear, context)
         begun = self.cycles
         self.v.written.clear()
@@ -263,7 +266,10 @@ class UnitBench:
         self.storage = Storage.of(self.config, Memory(self.config, 1), check_hazards=False)
         self.contexts = ContextAccumulators()
         self.fill_a(self.rng.integers(-128, 128, self.config.act_bytes).astype(np.int8))
-        self._readers = [CodePort(self.ports, port, self.words_of_a) for port in ("a_read", "rows_read")]
+        self._readers = [
+            CodePort(self.ports, "a_read", self.words_of_a, beside_of(self.config)),
+            CodePort(self.ports, "rows_read", self.words_of_a),
+        ]
         self.v = VectorPorts(self.ports, self.config)
         self._lines: deque[int] = deque()
         self._offering = False

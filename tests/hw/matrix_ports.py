@@ -38,7 +38,8 @@ ODD = variant(
     act_bytes=16384,
 )
 WIDE = variant(name="wide", chains=3, mm_tokens=8, vector_lanes=32, vector_words=8192, act_bytes=16384)
-CONFIGS = {config.name: config for config in (SMALL, TINY, ODD, WIDE)}
+PACKED = variant(name="packed", chains=2, mm_tokens=9, packed=True, vector_lanes=1, vector_words=8192, act_bytes=16384)
+CONFIGS = {config.name: config for config in (SMALL, TINY, ODD, WIDE, PACKED)}
 
 
 class Ports:
@@ -69,27 +70,37 @@ class Ports:
 
 
 class CodePort:
-    """A reader's view of A."""
+    """A reader's view of A; ``beside`` is the port of a second word, if there is one."""
 
-    def __init__(self, ports: Ports, name: str, words: NDArray[np.uint8]) -> None:
-        self._ports, self._name, self._words = ports, name, words
-        self._answers: deque[int | None] = deque([None] * A_LATENCY)
+    def __init__(self, ports: Ports, name: str, words: NDArray[np.uint8], beside: str | None = None) -> None:
+        self._ports, self._name, self._words, self._beside = ports, name, words, beside
+        self._answers: deque[list[int]] = deque([[]] * A_LATENCY)
 
     def drive(self, ready: bool) -> None:
         """Before the cycle's outputs are looked at."""
         self._ports.set(f"{self._name}.request.ready", ready)
         answer = self._answers.popleft()
-        self._ports.set(f"{self._name}.valid", answer is not None)
-        if answer is not None:
-            inside = answer < len(self._words)
+        self._ports.set(f"{self._name}.valid", bool(answer))
+        if answer:
+            inside = max(answer) < len(self._words)
             self._ports.set(f"{self._name}.fault", not inside)
             if inside:
-                self._ports.set(f"{self._name}.data", int.from_bytes(self._words[answer].tobytes(), "little"))
+                for port, address in zip((self._name, self._beside), answer, strict=False):
+                    self._ports.set(f"{port}.data", int.from_bytes(self._words[address].tobytes(), "little"))
 
     def observe(self, ready: bool) -> None:
         """At the end of the cycle."""
-        asked = ready and self._ports.get(f"{self._name}.request.valid")
-        self._answers.append(self._ports.get(f"{self._name}.request.payload") if asked else None)
+        asked: list[int] = []
+        if ready and self._ports.get(f"{self._name}.request.valid"):
+            asked.append(self._ports.get(f"{self._name}.request.payload"))
+            if self._beside and self._ports.get(f"{self._beside}.both"):
+                asked.append(self._ports.get(f"{self._beside}.address"))
+        self._answers.append(asked)
+
+
+def beside_of(config: AcceleratorConfig) -> str | None:
+    """The port of the second word of A, if a configuration has one."""
+    return "a_beside" if config.packed else None
 
 
 class VectorPorts:

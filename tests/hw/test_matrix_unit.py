@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(600)  # whichever test is first compiles the un
 SLOW = [pytest.mark.slow]
 CASES = [
     pytest.param(name, seed, id=f"{name}-{seed}", marks=[] if name == "tiny" else SLOW)
-    for name, seeds in (("tiny", 6), ("odd", 4), ("small", 4))
+    for name, seeds in (("tiny", 6), ("odd", 4), ("small", 4), ("packed", 4))
     for seed in range(seeds)
 ]
 

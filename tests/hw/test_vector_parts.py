@@ -12,7 +12,7 @@ from amaranth.sim import Simulator
 from catenary.boards.loader import load_accelerator
 from catenary.hw.vector.inverse import Inverse
 from catenary.hw.vector.layouts import PC_BITS, C, Flow, MicroLayout, P, Q, Scalar, Shape
-from catenary.hw.vector.microcode import CONSTANTS, ENTRIES, PROGRAMS, WORDS, R, Same, Step, V
+from catenary.hw.vector.microcode import CONSTANTS, ENTRIES, PROGRAMS, ROUND, WORDS, R, Same, Step, V
 from catenary.hw.vector.packer import Packer
 from catenary.hw.vector.scalars import word
 from catenary.isa.functions import inverse_constant
@@ -89,8 +89,8 @@ def test_step_to_word() -> None:
     step = Step([V(1)], V(2), R(3), R(1), subtract=True, flow=Flow.EACH, goto="there")
     micro = MicroLayout.const(step.fields({"there": 9}))
     assert micro.compute.p == P.V
-    assert micro.compute.q == Q.A
-    assert micro.compute.c == C.B
+    assert micro.compute.q == Q.REGISTER
+    assert micro.compute.c == C.REGISTER
     assert (micro.compute.a, micro.compute.b, micro.compute.subtract) == (3, 1, 1)
     assert (micro.plan.read, micro.plan.write, micro.plan.target) == (2, 1, 9)
     assert micro.sink.to_v == 1
@@ -136,18 +136,6 @@ def test_packer(lanes: int, two: bool, seed: int) -> None:
             if accepted:
                 memory[payload.address] = np.frombuffer(payload.data.to_bytes(16, "little"), np.uint8)
 
-    async def feed(ctx, **values) -> None:
-        """One beat, or none, in a cycle in which elements move on."""
-        for name, value in values.items():
-            ctx.set(getattr(dut, name), value)
-        while True:
-            stalled = ctx.get(dut.stall)
-            ctx.set(dut.enable, not stalled)
-            ctx.set(dut.valid, int(bool(values) and not stalled))
-            await ctx.tick()
-            if not stalled:
-                return
-
     async def bench(ctx) -> None:
         ctx.set(dut.codes, {"address": start, "stride": stride, "total": total, "two": two})
         ctx.set(dut.load, 1)
@@ -155,14 +143,17 @@ def test_packer(lanes: int, two: bool, seed: int) -> None:
         ctx.set(dut.load, 0)
         for codes in rows:
             for first in range(0, n, lanes):
-                beat = [word(float(value)) for value in codes[first : first + lanes]]
-                padded = beat + [word(np.nan)] * (lanes - len(beat))
-                await feed(ctx, elements=padded, count=len(beat), close=0)
+                beat = [word(ROUND + float(value)) for value in codes[first : first + lanes]]
+                ctx.set(dut.elements, beat + [word(np.nan)] * (lanes - len(beat)))
+                ctx.set(dut.count, len(beat))
+                ctx.set(dut.final, int(first + lanes >= n))
+                ctx.set(dut.valid, 1)
+                await ctx.tick().until(dut.ready)
+                ctx.set(dut.valid, 0)
                 for _ in range(rng.integers(0, 2)):
-                    await feed(ctx)
-            await feed(ctx, count=0, close=1)
+                    await ctx.tick()
         while ctx.get(dut.busy):
-            await feed(ctx)
+            await ctx.tick()
         assert (memory == expected).all()
 
     sim = Simulator(dut)

@@ -26,6 +26,7 @@ from catenary.sim.reference import Reference
 from tests.conftest import ROOT
 from tests.graphs import FEATURES, quantised_form, random_graph
 from tests.isa.small_programs import SMALL, small_program
+from tests.isa.streams import assert_same as assert_same_weights
 from tests.programs.support import ACCELERATORS
 
 FIELDS = {
@@ -51,10 +52,7 @@ def assert_same_tensors(found: Graph, expected: Graph) -> None:
     for name in used:
         a, b = found.tensors[name], expected.tensors[name]
         if isinstance(a, QuantTensor) and isinstance(b, QuantTensor):
-            for field in fields(QuantTensor):
-                x, y = getattr(a, field.name), getattr(b, field.name)
-                assert np.array_equal(x, y), f"{field.name} of {name}"
-                assert getattr(x, "dtype", None) == getattr(y, "dtype", None), f"{field.name} of {name}"
+            assert_same_weights(a, b, name)
         else:
             assert isinstance(a, FloatTensor)
             assert isinstance(b, FloatTensor)
@@ -85,6 +83,23 @@ def test_random_programs_survive(tmp_path: Path, seed: int, bits: int | None, co
     assert (loaded.graph.stages, loaded.graph.vocab) == (quantised.stages, quantised.vocab)
     assert (loaded.graph.bos_id, loaded.graph.eos_ids) == (quantised.bos_id, quantised.eos_ids)
     ids = np.random.default_rng(seed).integers(0, graph.vocab, 11)
+    logits = [Reference(g).run(ids, 0, all_logits=True).tobytes() for g in (loaded.graph, quantised)]
+    assert logits[0] == logits[1]
+
+
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_tables_and_outliers_survive(tmp_path: Path, bits: int) -> None:
+    graph = random_graph(20 + bits, hidden=24, ffn=37, layers=2, vocab=61, context=32)
+    quantised = quantised_form(graph, bits, bits, corrected=True)
+    weights = [tensor for tensor in quantised.tensors.values() if isinstance(tensor, QuantTensor)]
+    assert {tensor.outliers is None for tensor in weights} == {True, False}
+    assert any(tensor.table is not None for tensor in weights) == (bits != 8)
+    loaded = round_trip(compile_graph(quantised, SMALL), tmp_path / "x.cat")
+    assert_same_tensors(loaded.graph, quantised)
+    sizes = loaded.stream_sizes()
+    assert (sizes["table"] > 0, sizes["outliers"] > 0) == (bits != 8, True)
+    assert sum(sizes.values()) == sum(ref.nbytes for ref in loaded.tensor_refs.values() if ref.kind == "weight")
+    ids = np.random.default_rng(bits).integers(0, graph.vocab, 11)
     logits = [Reference(g).run(ids, 0, all_logits=True).tobytes() for g in (loaded.graph, quantised)]
     assert logits[0] == logits[1]
 

@@ -87,8 +87,9 @@ def test_addresses_never_change():
         "CYCLES": 0x080,
         "BUSY_LOAD": 0x088,
         "STALL_BUFFER_CONTROL": 0x148,
-        "PORT_READ0": 0x150,
-        "PORT_WRITTEN1": 0x168,
+        "ARRAY": 0x150,
+        "PORT_READ0": 0x158,
+        "PORT_WRITTEN1": 0x170,
     }
     assert {name: registers[name].address for name in golden} == golden
 

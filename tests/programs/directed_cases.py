@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -35,11 +36,13 @@ from catenary.isa.instructions import (
     Softmax,
     Source,
 )
+from catenary.isa.outliers import Outliers
 from catenary.isa.stream import pack
-from catenary.isa.tensors import BLOCK, QuantTensor
+from catenary.isa.tensors import BLOCK, KEPT_CHOICES, QuantTensor
 from tests.programs.cases import Case
 from tests.programs.draft import Draft, code_words
 from tests.programs.random_programs import finished
+from tests.weights import random_weights
 
 EDGES = np.array(
     [
@@ -129,6 +132,65 @@ def longest_sums(config: AcceleratorConfig, bits: int, negative: bool) -> Case:
         MatrixVector(
             act=Operand(), act_stride=0, tokens=Operand(0, 1), depth=columns, rows=Operand(0, 2), out=Operand(0, out),
             out_stride=2, scales=Operand(0, scales),
+        )
+    )  # fmt: skip
+    return b.done()
+
+
+def outlier_slots(config: AcceleratorConfig, kept: int) -> Case:
+    """MM with crowded blocks, which take many slots, with gaps that only fillers cross, and with the longest lanes."""
+    b = Bench(config, f"slots of outliers, {kept}:{BLOCK}")
+    rows = config.block_rows(kept) + 1
+    columns = min(300 * BLOCK + 3, config.act_bytes // 2)
+    numbers = np.random.default_rng(kept)
+    tensor = random_weights(numbers, rows, columns, 8, kept=kept)
+    last = rows - 2, columns - 1  # the last lane of a full row block, and the last column
+    crowd = [(row, column, 5 - 3 * column) for row in (0, rows // 2, rows - 1) for column in range(BLOCK)]
+    alone = [(*last, -126), (0, columns // 2, 30_000), (rows - 1, 0, -127), (rows - 1, columns - 1, 127)]
+    outliers = Outliers.of_entries(*np.array([*crowd, *alone], np.int64).T)
+    tensor = replace(tensor, outliers=outliers)
+    tensor.check("slots")
+    words, tokens = code_words(columns), 2
+    scales, out = b.numbers(np.float32([0.5, -1.0])), b.space(tokens * rows)
+    acts = numbers.integers(-127, 128, (tokens, words * BLOCK)).astype(np.int8)
+    b.codes(0, acts)
+    b.stream(pack(tensor, None, config))
+    b.run(
+        MatrixMatrix(
+            act=Operand(), act_stride=words, tokens=Operand(0, tokens), depth=columns, rows=Operand(0, rows),
+            out=Operand(0, out), out_stride=rows, scales=Operand(0, scales),
+        )
+    )  # fmt: skip
+    return b.done()
+
+
+def table_edges(config: AcceleratorConfig, bits: int) -> Case:
+    """MV with the extremes of tables, zeros and scales, of whose products some are legal and all are needed."""
+    b = Bench(config, f"edges of tables of {bits} bits")
+    edges = [-128, 127, 0, 1, -127, 126, -1, 64, -64, 2, -2, 63, 100, -100, 50, 3]
+    table = np.array(edges[: 1 << bits], np.int8)
+    kinds = [(1, 0), (1, 127), (127, 127), (127, 1), (1, 200), (0, 255), (2, 64), (255, 0), (42, 129)]
+    rows, columns = len(kinds), 10 * BLOCK
+    numbers = np.random.default_rng(bits)
+    weights = [(table.astype(int) - zero) * scale for scale, zero in kinds]
+    legal = [np.flatnonzero(np.abs(row) <= 127) for row in weights]
+    kept = np.array([index for index, codes in enumerate(legal) if len(codes)])
+    rows = len(kept)
+    pairs = np.array(kinds, np.uint8)[kept]
+    tensor = QuantTensor(
+        columns=columns, bits=bits, group=columns, mask=np.ones((rows, columns), bool),
+        codes=np.stack([numbers.choice(legal[index], columns) for index in kept]).astype(np.int16),
+        kept=np.full(rows, BLOCK, np.uint8), scales=pairs[:, :1], zeros=pairs[:, 1:],
+        channel_scales=np.ones(rows, np.float32), table=table,
+    )  # fmt: skip
+    tensor.check("edges of tables")
+    scales, out = b.numbers(np.float32([1.0])), b.space(rows)
+    b.codes(0, numbers.integers(-127, 128, columns).astype(np.int8))
+    b.stream(pack(tensor, None, config))
+    b.run(
+        MatrixVector(
+            act=Operand(), act_stride=0, tokens=Operand(0, 1), depth=columns, rows=Operand(0, rows),
+            out=Operand(0, out), out_stride=rows, scales=Operand(0, scales),
         )
     )  # fmt: skip
     return b.done()
@@ -316,6 +378,8 @@ def argmax_edges(config: AcceleratorConfig) -> Case:
 DIRECTED: Mapping[str, Callable[[AcceleratorConfig], Case]] = {
     **{f"sums-{n}-plus": partial(longest_sums, bits=n, negative=False) for n in (4, 8)},
     **{f"sums-{n}-minus": partial(longest_sums, bits=n, negative=True) for n in (4, 8)},
+    **{f"outliers-{n}": partial(outlier_slots, kept=n) for n in KEPT_CHOICES},
+    **{f"table-{n}": partial(table_edges, bits=n) for n in (2, 3, 4)},
     "tokens": extreme_tokens,
     "attention": extreme_attention,
     **{f"apply-{f.name.lower()}": partial(apply_edges, function=f) for f in ApplyFunction},

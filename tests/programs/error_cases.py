@@ -17,9 +17,10 @@ from catenary.isa.assembler import assemble
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import WORD_BYTES, Apply, ApplyFunction, End, Nop, Unit, encode
+from catenary.isa.outliers import Outliers
 from catenary.isa.registers import ErrorCause
 from catenary.isa.stream import pack
-from catenary.isa.stream_layout import HEADER_FIELDS
+from catenary.isa.stream_layout import HEADER_BYTES, HEADER_FIELDS, OUTLIER_FIELDS, BlockLayout
 from catenary.isa.tensors import BLOCK
 from tests.programs.cases import Case
 from tests.weights import random_weights
@@ -43,9 +44,13 @@ def _image(config: AcceleratorConfig, block: bytes) -> bytes:
     return block.ljust(config.lines(len(block) + 400) * config.line_bytes, b"\0")
 
 
-def _block(config: AcceleratorConfig) -> bytes:
-    """A row block of 8-bit weights."""
-    return pack(random_weights(np.random.default_rng(5), ROWS, COLUMNS, kept=KEPT), None, config).tobytes()
+def _block(config: AcceleratorConfig, bits: int = 8, outliers: int = 0) -> bytes:
+    """A row block, by default of 8-bit weights."""
+    tensor = random_weights(np.random.default_rng(5), ROWS, COLUMNS, bits, kept=KEPT)
+    if outliers:
+        places = (np.arange(outliers) % ROWS, np.zeros(outliers, int), np.ones(outliers, int))
+        tensor = replace(tensor, outliers=Outliers.of_entries(*places))
+    return pack(tensor, None, config).tobytes()
 
 
 def illegal_word(config: AcceleratorConfig, word: int) -> Case:
@@ -88,21 +93,38 @@ def text_case(config: AcceleratorConfig, text: str, cause: ErrorCause, fault: in
         "d": config.desc_words,
         "lines_of_64": config.lines(64),
         "block": config.lines(len(_block(config))),
+        "block_4": config.lines(len(_block(config, 4))),
+        "outlier_block": config.lines(len(_block(config, outliers=1))),
     }
     watchdog = _WATCHDOG if cause is ErrorCause.WATCHDOG else None
     return replace(_case(config, text.format(**sizes), cause, fault, **more), watchdog=watchdog)
 
 
-def damaged_header(config: AcceleratorConfig, field: str, value: int) -> Case:
+def damaged_header(config: AcceleratorConfig, field: str, value: int, bits: int = 8) -> Case:
     """A row block one of whose header fields has another value."""
     [part] = [part for part in HEADER_FIELDS if part.name == field]
-    block = bytearray(_block(config))
+    block = bytearray(_block(config, bits))
     header = int.from_bytes(block[:16], "little")
     header = header & ~(((1 << part.width) - 1) << part.offset) | value << part.offset
     block[:16] = header.to_bytes(16, "little")
-    code = _load_v() + _load_a("matrix") + _stream() + _multiply() + "end"
+    return _refused_block(config, bytes(block), "{block}" if bits == 8 else "{block_4}")
+
+
+def damaged_outlier(config: AcceleratorConfig, field: str, value: int) -> Case:
+    """A row block whose only outlier has another value in one field."""
+    [part] = [part for part in OUTLIER_FIELDS if part.name == field]
+    block = bytearray(_block(config, outliers=1))
+    layout = BlockLayout.decode(bytes(block[:HEADER_BYTES]), config.stream_atom)
+    at = slice(layout.outliers.offset, layout.outliers.offset + layout.outliers.used)
+    word = int.from_bytes(block[at], "little") & ~(((1 << part.width) - 1) << part.offset) | value << part.offset
+    block[at] = word.to_bytes(layout.outliers.used, "little")
+    return _refused_block(config, bytes(block), "{outlier_block}")
+
+
+def _refused_block(config: AcceleratorConfig, block: bytes, lines: str) -> Case:
+    code = _load_v() + _load_a("matrix") + _stream(lines) + _multiply() + "end"
     case = text_case(config, code, _FORMAT, 3)
-    return replace(case, image=bytes(block) + case.image[len(block) :])
+    return replace(case, image=block + case.image[len(block) :])
 
 
 def _load_v(release: str = "none", memory: str = "0", address: str = "0") -> str:
@@ -177,7 +199,7 @@ _TEXTS: Mapping[str, tuple[str, ErrorCause, int | None]] = {
 
 _HEADERS = {
     "magic": 0xC6, "version": 2, "index": 2, "kept": 5, "table": 1, "reserved_a": 1, "rows": 60000, "groups": 2,
-    "group_blocks": 0, "blocks": 3, "outliers": 1, "checksum_row": 1, "reserved_b": 1,
+    "group_blocks": 0, "blocks": 3, "checksum_row": 1, "reserved_b": 1,
 }  # fmt: skip
 """Wrong values of header fields."""
 
@@ -189,6 +211,9 @@ ERRORS: Mapping[str, Callable[[AcceleratorConfig], Case]] = {
         text_case, text="nop target=load\nend", cause=ErrorCause.CODE_RANGE, fault=None, entry=2
     ),
     **{f"header: {field}": partial(damaged_header, field=field, value=value) for field, value in _HEADERS.items()},
+    "header: table of 4 bits": partial(damaged_header, field="table", value=2, bits=4),
+    "outlier: lane": partial(damaged_outlier, field="lane", value=ROWS * KEPT),
+    "outlier: block": partial(damaged_outlier, field="advance", value=-(-COLUMNS // BLOCK)),
     "no rows": partial(damaged_header, field="rows", value=0),
 }
 """Makers of cases by what is wrong."""

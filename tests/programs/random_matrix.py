@@ -21,8 +21,7 @@ from catenary.isa.instructions import (
     Source,
 )
 from catenary.isa.memory import RowLayout
-from catenary.isa.stream import pack
-from catenary.isa.stream_layout import stream_layouts
+from catenary.isa.stream import pack, tensor_layouts
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, QuantTensor
 from tests.programs.draft import Draft, NoRoomError, Place, code_words
 from tests.programs.random_blocks import COMPUTE, layout_of, try_block
@@ -39,7 +38,7 @@ def linear(d: Draft) -> None:
     for _ in range(d.rng.choice([1, 1, 1, 2, 3])):
         tensor, bias = random_tensor(d, d.size(60), columns)
         parts.append(pack(tensor, bias, d.config))
-        runs = stream_layouts(tensor.kept, columns, tensor.bits, tensor.group, bias is not None, d.config)
+        runs = tensor_layouts(tensor, bias is not None, d.config)
         blocks += [(columns, layout.rows) for _, count, layout in runs for _ in range(count)]
         columns = d.rng.choice([columns, d.size()])
     steps: list[tuple[int, int]] = []  # columns and rows of each instruction
@@ -59,10 +58,13 @@ def linear(d: Draft) -> None:
 
 
 def random_tensor(d: Draft, rows: int, columns: int) -> tuple[QuantTensor, np.ndarray | None]:
-    """Weights of any kind, and perhaps a bias."""
+    """Weights of any kind that the draft allows, and perhaps a bias."""
     bits, kept = d.rng.choice(WEIGHT_BITS), d.rng.choice([None, *KEPT_CHOICES])
     group = BLOCK * d.rng.randint(1, 5)
-    tensor = random_weights(d.numbers, rows, columns, bits, group, kept, row_block=d.rng.choice([4, 16, 32]))
+    row_block = d.rng.choice([4, 16, 32])
+    table = d.corrected and bits != 8 and d.often(0.5)
+    outliers = d.rng.choice([0, 1, 5, rows * columns // 30 + 1]) if d.corrected else 0
+    tensor = random_weights(d.numbers, rows, columns, bits, group, kept, row_block, table, outliers)
     return tensor, d.numbers.normal(size=rows).astype(np.float32) if d.often(0.5) else None
 
 

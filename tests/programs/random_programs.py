@@ -46,7 +46,7 @@ CONFIGS: Mapping[str, AcceleratorConfig] = {
 """Accelerators for the comparison, by name."""
 
 
-def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 2048) -> Case:
+def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 2048, corrected: bool = False) -> Case:
     """A random legal program.
 
     Args:
@@ -54,9 +54,10 @@ def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 20
         size: number of blocks.
         seed: of everything.
         words: of V that it works on; filling and storing them takes most of the time of a short program.
+        corrected: weights may have tables and outliers.
     """
-    d = Draft(config, seed, words)
-    blocks = [_taken(d, _fill), *(_taken(d, _block) for _ in range(size)), _taken(d, _finish)]
+    d = Draft(config, seed, words, corrected)
+    blocks = [taken(d, fill_arenas), *(taken(d, any_block) for _ in range(size)), taken(d, finish)]
     dead = encode_all([Nop(target=Unit.VECTOR), End()])  # another entry, before this one
     return finished(d, f"random program {seed} of {size} blocks", blocks, dead if seed % 3 == 0 else b"")
 
@@ -69,14 +70,14 @@ def finished(d: Draft, name: str, blocks: Sequence[Block], before: bytes = b"") 
     return replace(case, code_line=code_line, image=d.image().tobytes())
 
 
-def _taken(d: Draft, make: Callable[[Draft], None]) -> Block:
+def taken(d: Draft, make: Callable[[Draft], None]) -> Block:
     """What ``make`` appends to the code of ``d``."""
     start = len(d.b.code)
     make(d)
     return tuple(d.b.code[start:])
 
 
-def _block(d: Draft) -> None:
+def any_block(d: Draft) -> None:
     """A block of any kind; loops nest as deep as they may."""
     if d.depth < LOOP_DEPTH and d.often(0.15):
         _loop(d)
@@ -87,10 +88,10 @@ def _block(d: Draft) -> None:
 def _loop(d: Draft) -> None:
     with d.loop(d.rng.choice([0, 1, 2, 2, 3])):
         for _ in range(d.rng.randint(1, 3)):
-            _block(d)
+            any_block(d)
 
 
-def _fill(d: Draft) -> None:
+def fill_arenas(d: Draft) -> None:
     """Give every word of the arenas a value, and the result a start."""
     d.b.set(d.total, d.rng.getrandbits(40))
     table = d.numbers.integers(0, 1 << 63, d.arenas["D"].size)
@@ -104,7 +105,7 @@ def _fill(d: Draft) -> None:
     d.fill(Buffer.A, MemoryFormat.I8, arena.start, d.numbers.integers(0, 256, arena.size * BLOCK, dtype=np.uint8))
 
 
-def _finish(d: Draft) -> None:
+def finish(d: Draft) -> None:
     """Store the arenas and end."""
     for buffer in (Buffer.V, Buffer.A):
         d.dump(buffer, d.arenas[buffer.name].start, d.arenas[buffer.name].size)

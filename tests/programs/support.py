@@ -28,9 +28,11 @@ from catenary.runtime.host import ProgramEngine
 
 SMALL = load_accelerator("small")
 HBM_SLICE = load_accelerator("hbm-slice")
+UNEVEN = load_accelerator("uneven")
 ACCELERATORS: Mapping[str, AcceleratorConfig] = {
     "small": SMALL,
     "hbm-slice": HBM_SLICE,
+    "uneven": UNEVEN,
     # Lines of 28 and of 16 bytes, tiles of an odd number of tokens, a stream FIFO of a few lines, queues of one entry.
     "ports-16-8-4": replace(
         SMALL, name="ports-16-8-4", port_bytes=(16, 8, 4), chains=3, mm_tokens=10, stream_bytes=64, stream_atom=4

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+import catenary
 from catenary.compiler.pipeline import compile_graph
 from tests.graphs import quantised_form, random_graph, random_llama_graph
 from tests.programs.support import ACCELERATORS, assert_agree
@@ -16,6 +17,9 @@ GRAPHS = {
     "large_group": {"heads": 12, "kv_heads": 1, "head_dim": 16},
     "three_layers": {"layers": 3},
 }
+
+
+PRESETS = ("small", "hbm-slice", "uneven")
 
 
 @pytest.mark.parametrize("accelerator", ACCELERATORS)
@@ -32,6 +36,20 @@ def test_devices_agree(graph, accelerator):
 def test_random_decoder(seed, accelerator):
     program = compile_graph(quantised_form(random_graph(seed), seed, (8, 4, 3, 2)[seed % 4]), ACCELERATORS[accelerator])
     assert_agree(program, (1, 2, 17, 40), seed=seed)
+
+
+@pytest.mark.parametrize("accelerator", PRESETS)
+def test_stories260k_begins_alike(data_dir, accelerator):
+    program = catenary.compile(data_dir / "stories260K", accel=accelerator, weight_bits=4)
+    assert_agree(program, (40,), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accelerator", PRESETS)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_stories260k(data_dir, bits, accelerator):
+    program = catenary.compile(data_dir / "stories260K", accel=accelerator, weight_bits=bits)
+    assert_agree(program, (1, 5, 130), 64)
 
 
 def test_tiny_buffers_take_several_passes_and_tiles():

@@ -8,7 +8,7 @@ import pytest
 from catenary.compiler.pipeline import compile_graph
 from catenary.isa.graph import Apply, Attention, Combine, Embed, Linear, Norm, Quantize, Unary
 from tests.graphs import FEATURES, llama_recipe, quantised_form, random_graph, random_llama_graph
-from tests.programs.support import SMALL, assert_agree
+from tests.programs.support import ACCELERATORS, SMALL, assert_agree
 
 SHAPES = {
     **{f"head_dim_{n}": {"head_dim": n} for n in (8, 10, 16, 40, 64, 96, 128)},
@@ -38,11 +38,18 @@ def test_shape(shape):
     assert_agree(compile_graph(quantised_form(graph, seed, bits=4), SMALL), seed=seed)
 
 
+@pytest.mark.parametrize("accelerator", ["small", "hbm-slice", "uneven"])
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_tables_and_outliers(bits, accelerator):
+    graph = quantised_form(random_graph(bits), bits, bits, corrected=True)
+    assert_agree(compile_graph(graph, ACCELERATORS[accelerator]), (1, 40), seed=bits)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_random_decoder(seed):
-    bits = (8, 4, 3, 2)[seed % 4]
-    assert_agree(compile_graph(quantised_form(random_graph(seed), seed, bits), SMALL), (1, 2, 17, 40), seed=seed)
+    graph = quantised_form(random_graph(seed), seed, (8, 4, 3, 2)[seed % 4], corrected=bool(seed // 4 % 2))
+    assert_agree(compile_graph(graph, SMALL), (1, 2, 17, 40), seed=seed)
 
 
 def test_every_node_type_and_function_is_reached():

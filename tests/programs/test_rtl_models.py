@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 import catenary
+from catenary.compiler.pipeline import compile_graph
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.program import Program
+from catenary.runtime.devices.reference import ReferenceEngine
 from catenary.runtime.devices.rtl import RtlDevice, RtlOptions
 from catenary.runtime.host import ProgramEngine
 from catenary.sim.rtl.memory_model import MemoryModel
-from tests.graphs import random_llama_graph
-from tests.programs.support import SMALL, compiled, iss, outcome, prompt
+from tests.graphs import quantised_form, random_graph, random_llama_graph
+from tests.programs.support import ACCELERATORS, SMALL, compiled, iss, outcome, prompt
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 PROMPTS = (
@@ -63,6 +65,21 @@ def test_chunks_of_a_prompt_and_slow_memory_change_nothing(chunk: int) -> None:
         assert outcome(core, ids, 2, chunk) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("accelerator", ["small", "hbm-slice", "uneven"])
+def test_random_decoders_with_tables_and_outliers(accelerator: str) -> None:
+    """What the reference, the simulator and the core write."""
+    for seed in range(8):
+        graph = quantised_form(random_graph(seed), seed, (8, 4, 3, 2)[seed % 4], corrected=True)
+        program = compile_graph(graph, ACCELERATORS[accelerator])
+        prompts = [prompt(program, length, seed) for length in (1, 19)]
+        assert_equal(program, prompts, 2)
+        with iss(program) as simulator, ReferenceEngine(program) as reference:
+            for ids in prompts:
+                assert outcome(simulator, ids, 2) == outcome(reference, ids, 2), f"seed {seed}"
+
+
 DEMO = {"dense-w8": ("demo-dense", 8, "none"), "dense-w4": ("demo-dense", 4, "none")}
 DEMO["sparse-w4-8:16"] = ("demo-sparse", 4, "8:16")
 
@@ -87,8 +104,9 @@ def test_four_stories_of_64_tokens(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_four_stories_of_stories260k(data_dir: Path) -> None:
-    program = catenary.compile(data_dir / "stories260K", weight_bits=8)
+@pytest.mark.parametrize("accelerator, bits", [("small", 8), ("small", 4), ("hbm-slice", 4), ("uneven", 4)])
+def test_four_stories_of_stories260k(data_dir: Path, accelerator: str, bits: int) -> None:
+    program = catenary.compile(data_dir / "stories260K", accel=accelerator, weight_bits=bits)
     assert_equal(program, [[1], prompt(program, 5), prompt(program, 17), prompt(program, 50)], 64)
 
 

@@ -69,15 +69,22 @@ def norm(node: Norm, x: Row, weight: Row, bias: Row | None) -> Row:
 
 
 def linear(codes: list[int], scale: np.float32, weight, bias: Row | None) -> Row:
-    """((float(sum of w * a) * s_w) * s_a) + bias, with w = (q - z) * s for kept positions only."""
+    """((float(sum of w * a) * s_w) * s_a) + bias, w = (T[q] - z) * s where kept, and the outliers."""
+    table = list(range(-128, 128)) if weight.table is None else [int(entry) for entry in weight.table]
+    first = -128 if weight.table is None else 0
+    extra = []
+    if weight.outliers is not None:
+        extra = list(zip(*(array.tolist() for array in vars(weight.outliers).values()), strict=True))
     out = []
     for row in range(weight.rows):
         total = 0
         for k in range(weight.columns):
             if weight.mask[row, k]:
                 group = k // weight.group
-                w = (int(weight.codes[row, k]) - int(weight.zeros[row, group])) * int(weight.scales[row, group])
+                entry = table[int(weight.codes[row, k]) - first]
+                w = (entry - int(weight.zeros[row, group])) * int(weight.scales[row, group])
                 total += w * codes[k]
+        total += sum(value * codes[k] for owner, k, value in extra if owner == row)
         y = mul(mul(F(total), weight.channel_scales[row]), scale)
         out.append(y if bias is None else add(y, bias[row]))
     return out

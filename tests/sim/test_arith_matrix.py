@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from catenary.isa.errors import CatenaryError
+from catenary.isa.outliers import Outliers
 from catenary.sim import arith
 from catenary.sim.arith.matrix import EXACT_LIMIT, INT8_LIMIT, SAFE_BLOCK
 
@@ -76,6 +77,32 @@ def test_blocks_cover_all_columns_and_keep_their_promise(k, limit):
         assert np.abs(w[:, first:end].astype(int)).sum(axis=1).max() * INT8_LIMIT <= EXACT_LIMIT
     assert len(prepared.blocks) <= -(-k // SAFE_BLOCK)
     assert prepared.values.flags.c_contiguous
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("k", [1, 16, 1000, 5000])
+def test_outliers_are_added(k, tokens):
+    rng = np.random.default_rng(k * 10 + tokens)
+    a = rng.integers(-127, 128, (tokens, k)).astype(np.int8)
+    w = rng.integers(-127, 128, (9, k)).astype(np.int8)
+    count = int(rng.choice([1, 40]))
+    places = rng.integers(0, 9, count), rng.integers(0, k, count)
+    outliers = Outliers.of_entries(*places, rng.choice([-1, 1, 300, -(10**6)], count))
+    got = arith.integer_matmul(a, arith.PreparedWeights.from_codes(w, outliers))
+    dense = w.astype(np.int64)
+    np.add.at(dense, (outliers.rows, outliers.columns), outliers.values)
+    assert got.dtype == np.int32
+    assert np.array_equal(got, exact(a, dense))
+
+
+def test_outliers_count_as_products():
+    w = np.full((2, 132_100), 127, np.int8)
+    a = np.full((1, 132_100), 127, np.int8)
+    most = Outliers.of_entries(np.array([1]), np.array([7]), np.array([4 * 127]))
+    assert arith.integer_matmul(a, arith.PreparedWeights.from_codes(w, most))[0, 1] == 127 * 127 * 132_104
+    more = Outliers.of_entries(np.array([1]), np.array([7]), np.array([4 * 127 + 1]))
+    with pytest.raises(arith.ReductionTooLongError, match=r"at most 132104 elements, not 132105$"):
+        arith.PreparedWeights.from_codes(w, more)
 
 
 def test_wrong_operands_are_refused():

@@ -47,6 +47,13 @@ def test_equals_the_naive_executor_for_random_models(seed, bits):
     assert Reference(graph).run(ids, 0, all_logits=True).tobytes() == naive.run(graph, ids).tobytes()
 
 
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_equals_the_naive_executor_with_tables_and_outliers(bits):
+    graph = quantised_form(random_graph(bits, **{**TINY, "layers": 2}), seed=bits, bits=bits, corrected=True)
+    ids = ids_for(graph, bits, 5)
+    assert Reference(graph).run(ids, 0, all_logits=True).tobytes() == naive.run(graph, ids).tobytes()
+
+
 def test_equals_the_naive_executor_beyond_128_positions():
     # From here on, partial sums of the softmax take a second element.
     recipe = {**TINY, "hidden": 8, "ffn": 16, "heads": 1, "kv_heads": 1, "head_dim": 8, "context": 160}
