@@ -23,7 +23,7 @@ from catenary.hw.vector.microcode import (
 )
 from catenary.hw.words import command_layout
 from catenary.isa.fields import REGISTER_BITS, SCALAR_BITS
-from catenary.isa.instructions import ApplyFunction, CombineFunction, NormFunction, Opcode, Unit
+from catenary.isa.opcodes import ApplyFunction, CombineFunction, NormFunction, Opcode, Unit
 
 LENGTH_BITS = 20
 
