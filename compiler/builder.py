@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from catenary.isa.errors import CompileError
 from catenary.isa.fields import REGISTERS, SCALAR_BITS, Operand
-from catenary.isa.instructions import Alu, AluFunction, Instruction, LoadImmediate, Loop
+from catenary.isa.instructions import Alu, Instruction, LoadImmediate, Loop
+from catenary.isa.opcodes import AluFunction
 from catenary.isa.registers import ARGUMENT_REGISTERS
 
 

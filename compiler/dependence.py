@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from catenary.compiler.builder import LoopOp, Op, Region
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 
 Pair = tuple[Unit, Unit]
 """The giver and the taker of tokens."""

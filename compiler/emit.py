@@ -17,7 +17,8 @@ from catenary.compiler.emit_steps import emit_linear, emit_node
 from catenary.compiler.schedule import LinearStep, LogitsStep, NodeStep, StageSchedule
 from catenary.isa.fields import Operand
 from catenary.isa.graph import Attention, Embed
-from catenary.isa.instructions import AluFunction, Buffer, End, Load, LoadScalar, MemoryFormat, Nop, Unit
+from catenary.isa.instructions import End, Load, LoadScalar, Nop
+from catenary.isa.opcodes import AluFunction, Buffer, MemoryFormat, Unit
 from catenary.isa.tensors import FloatTensor
 
 RESULT = 4

@@ -23,22 +23,9 @@ from catenary.compiler.emit_frame import POSITION, Frame, stream_load
 from catenary.compiler.memory_plan import KvLayout
 from catenary.isa.fields import Operand
 from catenary.isa.graph import Attention
-from catenary.isa.instructions import (
-    AluFunction,
-    Apply,
-    ApplyFunction,
-    Buffer,
-    Context,
-    Load,
-    MemoryFormat,
-    Quant,
-    Rope,
-    Score,
-    Softmax,
-    Source,
-    Store,
-)  # fmt: skip
+from catenary.isa.instructions import Apply, Context, Load, Quant, Rope, Score, Softmax, Store
 from catenary.isa.memory import RowLayout
+from catenary.isa.opcodes import AluFunction, ApplyFunction, Buffer, MemoryFormat, Source
 
 KV_SPACE = "kv"
 """Storage space of the KV cache in dependence analysis; stores write it, the start of a pass reads it."""

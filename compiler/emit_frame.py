@@ -13,7 +13,8 @@ from catenary.compiler.schedule import StageSchedule
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import Operand
 from catenary.isa.graph import Graph, ValueType
-from catenary.isa.instructions import Buffer, Instruction, Load, LoadScalar, MemoryFormat
+from catenary.isa.instructions import Instruction, Load, LoadScalar
+from catenary.isa.opcodes import Buffer, MemoryFormat
 from catenary.isa.tensors import FloatFormat
 
 POSITION = 1

@@ -8,7 +8,8 @@ from catenary.compiler.emit_frame import Frame
 from catenary.compiler.emit_steps import linear_instruction
 from catenary.compiler.schedule import LogitsStep
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import AluFunction, Apply, ApplyFunction, Argmax, Buffer, MemoryFormat, Store
+from catenary.isa.instructions import Apply, Argmax, Store
+from catenary.isa.opcodes import AluFunction, ApplyFunction, Buffer, MemoryFormat
 
 
 def emit_logits(frame: Frame, step: LogitsStep, segment: int, row: Operand, result: int) -> None:

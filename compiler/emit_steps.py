@@ -8,17 +8,10 @@ from catenary.compiler.schedule import LinearStep
 from catenary.isa.fields import Operand
 from catenary.isa.graph import Apply, Combine, Norm, Quantize
 from catenary.isa.instructions import Apply as ApplyInstruction
-from catenary.isa.instructions import (
-    ApplyFunction,
-    CombineFunction,
-    Instruction,
-    MatrixMatrix,
-    MatrixVector,
-    NormFunction,
-    Quant,
-)  # fmt: skip
 from catenary.isa.instructions import Combine as CombineInstruction
+from catenary.isa.instructions import Instruction, MatrixMatrix, MatrixVector, Quant
 from catenary.isa.instructions import Norm as NormInstruction
+from catenary.isa.opcodes import ApplyFunction, CombineFunction, NormFunction
 
 
 def linear_instruction(frame: Frame, x: str, rows: Operand, out: Operand, out_stride: int) -> Instruction:

@@ -9,9 +9,10 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CompileError
 from catenary.isa.fields import Float32
 from catenary.isa.graph import Attention, Graph, Linear, ValueType, verify
-from catenary.isa.instructions import KEY_LIMIT, Context, Instruction, MatrixMatrix, Quant, Rope, Softmax, Store
+from catenary.isa.instructions import Context, Instruction, MatrixMatrix, Quant, Rope, Softmax, Store
 from catenary.isa.memory import row_layout
 from catenary.isa.numbers import MAX_REDUCTION
+from catenary.isa.opcodes import KEY_LIMIT
 from catenary.isa.tensors import BLOCK, QuantTensor
 
 

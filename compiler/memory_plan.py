@@ -15,8 +15,8 @@ from catenary.isa import stream
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CompileError
 from catenary.isa.graph import Attention, Embed, Graph, Linear, Norm
-from catenary.isa.instructions import WORD_BYTES
 from catenary.isa.memory import MemoryMap, Range, RowLayout, row_layout
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.stream_layout import stream_layouts
 from catenary.isa.tensor_store import TensorRef
 from catenary.isa.tensors import BLOCK, FloatTensor, QuantTensor

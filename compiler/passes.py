@@ -17,8 +17,10 @@ from catenary.compiler.schedule import schedule
 from catenary.compiler.state import Compilation, Progress
 from catenary.compiler.tokens import assign_tokens
 from catenary.isa.code_check import check_code, check_fits
+from catenary.isa.encoding import encode_all
 from catenary.isa.errors import CompileError
-from catenary.isa.instructions import WORD_BYTES, Instruction, encode_all
+from catenary.isa.instructions import Instruction
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.program import ENTRIES
 
 

@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 from catenary.compiler.builder import LoopOp, Op
 from catenary.compiler.dependence import Edge, Element, Known, Pair, Touch, all_touches, boundary_of, distances
 from catenary.isa.errors import CompileError
-from catenary.isa.instructions import End, Nop, Unit, Units
+from catenary.isa.instructions import End, Nop
+from catenary.isa.opcodes import Unit, Units
 
 _ITERATIONS = 8
 """Iterations of a loop body that are looked at."""

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out, Signature
 
 from catenary.hw.words import command_layout
 from catenary.isa.fields import REGISTER_BITS, SCALAR_BITS
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import Stall, register_map
 
 CAUSE_BITS = register_map()["ERROR"].register.fields["cause"].width

@@ -19,7 +19,8 @@ from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
 from catenary.isa.fields import REGISTER_BITS, SCALAR_BITS, BitField, Reg
-from catenary.isa.instructions import INSTRUCTIONS, OPCODE_FIELD, WORD_BITS, Instruction, Unit
+from catenary.isa.instructions import INSTRUCTIONS, OPCODE_FIELD, Instruction
+from catenary.isa.opcodes import WORD_BITS, Unit
 from catenary.isa.registers import PC_BITS
 from catenary.isa.rules import register_fields
 

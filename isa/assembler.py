@@ -24,9 +24,10 @@ from dataclasses import MISSING, fields
 from enum import Enum, IntFlag
 from typing import Any, NamedTuple
 
+from catenary.isa.encoding import decode_all, encode
 from catenary.isa.errors import EncodingError
 from catenary.isa.fields import BitField, Float32, Operand, Reg, RegisterNumber
-from catenary.isa.instructions import INSTRUCTIONS, Instruction, Loop, decode_all, encode
+from catenary.isa.instructions import INSTRUCTIONS, Instruction, Loop
 
 _LABEL = re.compile(r"([A-Za-z_][\w.]*):")
 _INDEX = re.compile(r"^\d+\s+")

@@ -27,20 +27,11 @@ from dataclasses import dataclass
 
 from catenary.isa.assembler import format_field
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.encoding import decode_all
 from catenary.isa.errors import ProgramError
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import (
-    LOOP_DEPTH,
-    TOKEN_LIMIT,
-    Buffer,
-    End,
-    Instruction,
-    Load,
-    Loop,
-    Unit,
-    Units,
-    decode_all,
-)
+from catenary.isa.instructions import End, Instruction, Load, Loop
+from catenary.isa.opcodes import LOOP_DEPTH, TOKEN_LIMIT, Buffer, Unit, Units
 from catenary.isa.registers import ARGUMENT_REGISTERS
 from catenary.isa.rules import RULES, consumes_stream, misfits, register_fields
 

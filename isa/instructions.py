@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instruction set: every opcode, every field, and the meaning of each instruction as a loop nest.
+"""The instructions: every field, and the meaning of each instruction as a loop nest.
 
 The docstring of an instruction is its semantics; the instruction chapter of the manual prints it. ``V``, ``A`` and
 ``D`` are the on-chip buffers, ``W`` is the weight stream FIFO, ``mem[line]`` is memory by lines (one beat of all
@@ -8,145 +8,22 @@ ports). Operands written as plain names have been read (register plus immediate)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from enum import Enum, IntEnum, IntFlag
 from typing import Annotated, ClassVar
 
-from catenary.isa.errors import EncodingError
 from catenary.isa.fields import BitField, Bits, Float32, Operand, Reg, RegisterNumber, layout
-
-ISA_VERSION = 1
-WORD_BITS = 256
-WORD_BYTES = WORD_BITS // 8
-LOOP_DEPTH = 4
-"""How deep hardware loops nest."""
-TOKEN_LIMIT = 255
-"""Most tokens that the counter of a pair of units holds."""
-
-
-KEY_LIMIT = 256
-"""Longest key of SCORE: the matrix unit holds whole keys, in tiles of 16 columns, while it goes over the queries."""
-
-
-class Unit(IntEnum):
-    """The five in-order units; each has its own instruction queue."""
-
-    LOAD = 0
-    STORE = 1
-    MATRIX = 2
-    VECTOR = 3
-    CONTROL = 4
-
-
-class Units(IntFlag):
-    """A set of units, as the wait and release fields hold it."""
-
-    NONE = 0
-    LOAD = 1 << Unit.LOAD
-    STORE = 1 << Unit.STORE
-    MATRIX = 1 << Unit.MATRIX
-    VECTOR = 1 << Unit.VECTOR
-    CONTROL = 1 << Unit.CONTROL
-
-
-class Opcode(IntEnum):
-    """Opcodes. The high three bits are the class: 1 LD, 2 ST, 3 MM/MV, 4 MISC, 7 SYS; all other words are illegal."""
-
-    LD = 0x08
-    ST = 0x10
-    MM = 0x18
-    MV = 0x19
-    SCORE = 0x1A
-    CONTEXT = 0x1B
-    NORM = 0x20
-    APPLY = 0x21
-    COMBINE = 0x22
-    ROPE = 0x23
-    QUANT = 0x24
-    SOFTMAX = 0x25
-    ARGMAX = 0x26
-    LI = 0x38
-    ALU = 0x39
-    LDS = 0x3A
-    LOOP = 0x3B
-    NOP = 0x3C
-    END = 0x3D
-
-
-class Buffer(Enum):
-    """On-chip buffers that loads and stores reach."""
-
-    V = 0
-    """Vector buffer, addressed in FP32 words."""
-    A = 1
-    """Activation buffer, addressed in 16-byte words of INT8 codes."""
-    D = 2
-    """Descriptor buffer, addressed in 64-bit words."""
-    W = 3
-    """Weight stream FIFO; takes whole lines, has no address."""
-
-
-class MemoryFormat(Enum):
-    """Element formats in memory."""
-
-    I8 = 0
-    F32 = 1
-    F16 = 2
-    BF16 = 3
-    U64 = 4
-    LINES = 5
-
-    @property
-    def bytes(self) -> int:
-        """Bytes per element; 0 for raw lines."""
-        return (1, 4, 2, 2, 8, 0)[self.value]
-
-
-class Source(Enum):
-    """Where attention instructions take rows of keys and values from."""
-
-    STREAM = 0
-    BUFFER = 1
-
-
-class NormFunction(Enum):
-    """Functions of NORM."""
-
-    RMS = 0
-    LAYER = 1
-
-
-class ApplyFunction(Enum):
-    """Functions of APPLY; the arithmetic is in the numerics chapter."""
-
-    SILU = 0
-    GELU_ERF = 1
-    GELU_TANH = 2
-    RELU = 3
-    TANH = 4
-    SOFT_CAP = 5
-
-
-class CombineFunction(Enum):
-    """Functions of COMBINE."""
-
-    ADD = 0
-    MUL = 1
-
-
-class AluFunction(Enum):
-    """Functions of ALU on unsigned 40-bit scalars; results wrap."""
-
-    ADD = 0
-    SUB = 1
-    MUL = 2
-    SHL = 3
-    SHR = 4
-    AND = 5
-    MIN = 6
-    MAX = 7
-    LESS = 8
+from catenary.isa.opcodes import (
+    AluFunction,
+    ApplyFunction,
+    Buffer,
+    CombineFunction,
+    MemoryFormat,
+    NormFunction,
+    Opcode,
+    Source,
+    Unit,
+    Units,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -622,59 +499,3 @@ for _cls in INSTRUCTIONS.values():
     _cls.prefix = (OPCODE_FIELD, *layout(_cls, ["wait", "release"], OPCODE_FIELD.width))
     _start = _cls.prefix[-1].offset + _cls.prefix[-1].width
     _cls.body = layout(_cls, [f.name for f in fields(_cls) if f.name not in ("wait", "release")], _start)
-
-
-def encode(insn: Instruction) -> bytes:
-    """The 32-byte word of ``insn``, little-endian.
-
-    Raises:
-        EncodingError: a field value does not fit.
-    """
-    owner = insn.opcode.name
-    word = int(insn.opcode)
-    for part in (*insn.prefix[1:], *insn.body):
-        word |= part.encode(owner, getattr(insn, part.name)) << part.offset
-    return word.to_bytes(WORD_BYTES, "little")
-
-
-def decode(data: bytes) -> Instruction:
-    """Inverse of :func:`encode`.
-
-    Raises:
-        EncodingError: wrong length, illegal opcode, illegal field value, or a reserved bit that is not 0.
-    """
-    if len(data) != WORD_BYTES:
-        raise EncodingError(f"Instruction must be {WORD_BYTES} bytes long, not {len(data)}")
-    word = int.from_bytes(data, "little")
-    number = word & ((1 << OPCODE_FIELD.width) - 1)
-    if number not in Opcode.__members__.values():
-        raise EncodingError(f"Opcode must be one that the instruction set defines, not 0x{number:02x}")
-    cls = INSTRUCTIONS[Opcode(number)]
-    owner = cls.opcode.name
-    values = {}
-    end = 0
-    for part in (*cls.prefix, *cls.body):
-        end = part.offset + part.width
-        if part.name != "opcode":
-            values[part.name] = part.decode(owner, word >> part.offset & ((1 << part.width) - 1))
-    if word >> end:
-        raise EncodingError(f"Reserved bits {end}..{WORD_BITS - 1} of {owner} must be 0, not 0x{word >> end:x}")
-    return cls(**values)
-
-
-def encode_all(code: Iterable[Instruction]) -> bytes:
-    """The words of ``code``, one after the other."""
-    return b"".join(encode(insn) for insn in code)
-
-
-def decode_all(data: bytes) -> list[Instruction]:
-    """Inverse of :func:`encode_all`; errors name the instruction's index."""
-    if len(data) % WORD_BYTES:
-        raise EncodingError(f"Code must be a multiple of {WORD_BYTES} bytes long, not {len(data)}")
-    result = []
-    for index in range(len(data) // WORD_BYTES):
-        try:
-            result.append(decode(data[index * WORD_BYTES : (index + 1) * WORD_BYTES]))
-        except EncodingError as error:
-            raise EncodingError(f"Instruction {index}: {error}") from None
-    return result

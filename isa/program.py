@@ -24,9 +24,9 @@ from catenary.isa.container import INDEX_LIMIT, map_file, read_container, write_
 from catenary.isa.errors import CatenaryError, ProgramError
 from catenary.isa.graph import Graph
 from catenary.isa.graph_json import from_json, to_json
-from catenary.isa.instructions import ISA_VERSION
 from catenary.isa.json_values import checked, dump, parse, shown
 from catenary.isa.memory import MemoryMap
+from catenary.isa.opcodes import ISA_VERSION
 from catenary.isa.program_check import check_program
 from catenary.isa.tensor_store import TensorRef, TensorStore
 

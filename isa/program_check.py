@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from catenary.isa.code_check import check_code, check_fits
+from catenary.isa.encoding import decode_all
 from catenary.isa.errors import ProgramError
 from catenary.isa.graph import Attention, Graph, Linear, tensor_inputs, verify
 from catenary.isa.graph_json import from_json
-from catenary.isa.instructions import WORD_BYTES, decode_all
 from catenary.isa.json_values import shown
 from catenary.isa.memory import row_layout
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.tensor_store import STREAMS, TensorStore
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Self
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.csr import Access, Register, RegisterArray, RegisterField, RegisterMap
 from catenary.isa.fields import SCALAR_BITS
-from catenary.isa.instructions import ISA_VERSION, Unit
+from catenary.isa.opcodes import ISA_VERSION, Unit
 
 MAGIC = int.from_bytes(b"CATN", "little")
 """What IDENTITY reads."""

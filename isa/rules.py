@@ -13,19 +13,8 @@ from typing import Any, NamedTuple
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import BitField, Operand, RegisterNumber
-from catenary.isa.instructions import (
-    INSTRUCTIONS,
-    KEY_LIMIT,
-    Buffer,
-    Context,
-    Instruction,
-    MatrixMatrix,
-    MemoryFormat,
-    Opcode,
-    Score,
-    Source,
-    Units,
-)
+from catenary.isa.instructions import INSTRUCTIONS, Context, Instruction, MatrixMatrix, Score
+from catenary.isa.opcodes import KEY_LIMIT, Buffer, MemoryFormat, Opcode, Source, Units
 from catenary.isa.tensors import BLOCK
 
 LOAD_FORMATS: Mapping[Buffer, tuple[MemoryFormat, ...]] = {

@@ -13,7 +13,7 @@ from typing import Protocol
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import DeviceError, ExecutionError, UsageError
 from catenary.isa.fields import SCALAR_BITS
-from catenary.isa.instructions import ISA_VERSION, Unit
+from catenary.isa.opcodes import ISA_VERSION, Unit
 from catenary.isa.registers import ARGUMENT_REGISTERS, MAGIC, ErrorCause, Stall, register_map
 from catenary.runtime.device import RunStatus
 from catenary.runtime.engine import CoreCounters, UnitCounters

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.errors import DeviceError, ExecutionError, UsageError
-from catenary.isa.instructions import WORD_BYTES
 from catenary.isa.memory import row_layout
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.program import Program
 from catenary.runtime.device import MemoryDevice
 from catenary.runtime.engine import Counters, Engine, Source

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from catenary.isa.assembler import format_value
 from catenary.isa.fields import BitField, Float32, Reg, RegisterNumber
-from catenary.isa.instructions import INSTRUCTIONS, WORD_BITS, Buffer, Instruction, MemoryFormat, Opcode, Unit
+from catenary.isa.instructions import INSTRUCTIONS, Instruction
+from catenary.isa.opcodes import WORD_BITS, Buffer, MemoryFormat, Opcode, Unit
 from catenary.isa.registers import ErrorCause, register_map
 from catenary.isa.rules import LOAD_FORMATS, RULES, STORE_FORMATS
 

@@ -12,7 +12,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, Signature
 
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import WORD_BITS
+from catenary.isa.opcodes import WORD_BITS
 from catenary.isa.tensors import BLOCK
 
 V_ADDRESS_BITS = 20

@@ -8,7 +8,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from catenary.isa.fields import SCALAR_BITS
-from catenary.isa.instructions import INSTRUCTIONS, AluFunction, Opcode
+from catenary.isa.instructions import INSTRUCTIONS
+from catenary.isa.opcodes import AluFunction, Opcode
 
 [FUNCTION_BITS] = [field.width for field in INSTRUCTIONS[Opcode.ALU].body if field.name == "function"]
 

@@ -20,7 +20,7 @@ from catenary.hw.control.tokens import Tokens
 from catenary.hw.control.watchdog import Watchdog
 from catenary.hw.unit import ResultLayout, UnitSignature
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import ARGUMENT_REGISTERS, PC_BITS, ErrorCause, Stall, register_map
 
 STATUS_REGISTERS = ("STATUS", "ERROR", "RESULT")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which words are legal, which unit runs them and which register they write.
 
-Everything is derived from the instruction set: a word is legal if :func:`catenary.isa.instructions.decode` takes it and
+Everything is derived from the instruction set: a word is legal if :func:`catenary.isa.encoding.decode` takes it and
 it breaks none of :data:`catenary.isa.rules.RULES`.
 """
 
@@ -16,17 +16,8 @@ from amaranth.lib.wiring import In, Out
 
 from catenary.hw.words import OPCODE_BITS, word_layout
 from catenary.isa.fields import REGISTER_BITS, Float32
-from catenary.isa.instructions import (
-    INSTRUCTIONS,
-    KEY_LIMIT,
-    WORD_BITS,
-    Buffer,
-    Instruction,
-    MemoryFormat,
-    Opcode,
-    Source,
-    Unit,
-)
+from catenary.isa.instructions import INSTRUCTIONS, Instruction
+from catenary.isa.opcodes import KEY_LIMIT, WORD_BITS, Buffer, MemoryFormat, Opcode, Source, Unit
 from catenary.isa.rules import LOAD_FORMATS, RULES, STORE_FORMATS, register_fields
 
 MANTISSA_BITS = 23

@@ -31,7 +31,8 @@ from catenary.hw.unit import CAUSE_BITS, ResultLayout
 from catenary.hw.words import OPCODE_BITS, pc_width, word_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import SCALAR_BITS
-from catenary.isa.instructions import INSTRUCTIONS, WORD_BITS, Opcode, Unit
+from catenary.isa.instructions import INSTRUCTIONS
+from catenary.isa.opcodes import WORD_BITS, Opcode, Unit
 from catenary.isa.registers import ARGUMENT_REGISTERS, PC_BITS, ErrorCause
 
 QUEUED_UNITS: tuple[Unit, ...] = tuple(unit for unit in Unit if unit is not Unit.CONTROL)

@@ -11,7 +11,7 @@ from amaranth.lib import data
 
 from catenary.hw.control.dispatch import Dispatch
 from catenary.hw.control.shell import Shell
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import ErrorCause, register_map
 
 _WIDTHS = {name: field.width for name, field in register_map()["ERROR"].register.fields.items()}

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from catenary.hw.buffers.signatures import IWrite
 from catenary.hw.words import pc_width
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import WORD_BITS
+from catenary.isa.opcodes import WORD_BITS
 
 
 class InstructionMemory(wiring.Component):

@@ -10,7 +10,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from catenary.hw.words import value_width
-from catenary.isa.instructions import INSTRUCTIONS, LOOP_DEPTH, Opcode
+from catenary.isa.instructions import INSTRUCTIONS
+from catenary.isa.opcodes import LOOP_DEPTH, Opcode
 
 _WIDTHS = {field.name: value_width(field) for field in INSTRUCTIONS[Opcode.LOOP].body}
 COUNT_BITS = _WIDTHS["count"]

@@ -14,7 +14,8 @@ from amaranth.lib.wiring import In, Out
 
 from catenary.hw.words import OPCODE_BITS, SLOTS, operand_width, operands, rest_bits, slot_widths, slots_of
 from catenary.isa.fields import REGISTER_BITS, SCALAR_BITS, BitField, Reg
-from catenary.isa.instructions import INSTRUCTIONS, WORD_BITS, Instruction, Unit
+from catenary.isa.instructions import INSTRUCTIONS, Instruction
+from catenary.isa.opcodes import WORD_BITS, Unit
 
 SlotLayout = data.StructLayout({f"slot{slot}": max(slot_widths(unit)[slot] for unit in Unit) for slot in range(SLOTS)})
 """Values of an instruction's operands."""

@@ -12,7 +12,7 @@ from catenary.hw.control.tokens import UNITS
 from catenary.hw.unit import CAUSE_BITS, UnitSignature, started_limit
 from catenary.hw.words import command_layout, pc_width
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import Stall
 
 StallsLayout = data.StructLayout({stall.name.lower(): 1 for stall in Stall})

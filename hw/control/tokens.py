@@ -7,7 +7,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.isa.instructions import TOKEN_LIMIT, Unit
+from catenary.isa.opcodes import TOKEN_LIMIT, Unit
 
 UNITS = len(Unit)
 

@@ -15,7 +15,7 @@ from catenary.hw.matrix.emitter import RECORD, Emitter
 from catenary.hw.matrix.signatures import SLOTS, ArrayFeed, lanes_of, tokens_of
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Opcode, Unit
+from catenary.isa.opcodes import Opcode, Unit
 
 
 class State(enum.Enum, shape=3):

@@ -20,7 +20,7 @@ from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import A_ADDRESS_BITS, CODE_BITS
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import KEY_LIMIT
+from catenary.isa.opcodes import KEY_LIMIT
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
 SLOTS = KEY_LIMIT // BLOCK

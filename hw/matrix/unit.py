@@ -17,7 +17,7 @@ from catenary.hw.stream.front import StreamFront
 from catenary.hw.unit import UnitSignature
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import ErrorCause
 
 

@@ -17,7 +17,7 @@ from catenary.hw.memory.scatter import Scatter, load_words
 from catenary.hw.memory.walk import RowWalker
 from catenary.hw.unit import UnitSignature, started_limit
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import ErrorCause
 
 

@@ -17,7 +17,7 @@ from catenary.hw.memory.scatter import Kind
 from catenary.hw.memory.walk import walk_layout
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import WORD_BYTES, MemoryFormat, Unit
+from catenary.isa.opcodes import WORD_BYTES, MemoryFormat, Unit
 
 _KINDS = {
     MemoryFormat.I8: Kind.CODES,

@@ -11,7 +11,8 @@ from amaranth.utils import bits_for, exact_log2
 from catenary.hw.memory.bursts import range_layout
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import WORD_BYTES, Load, MemoryFormat
+from catenary.isa.instructions import Load
+from catenary.isa.opcodes import WORD_BYTES, MemoryFormat
 
 TRANSFER = record_layout(Load)
 """The fields that LD and ST have in common; widths below are theirs."""

@@ -24,7 +24,7 @@ from catenary.hw.memory.rotate import rotated
 from catenary.hw.memory.walk import Words, grain_bytes, piece_bytes, step_layout
 from catenary.hw.memory.widen import WidenHalf
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import WORD_BYTES
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.tensors import BLOCK
 
 

@@ -16,7 +16,7 @@ from catenary.hw.memory.walk import RowWalker
 from catenary.hw.memory.write_master import WRITE_DEPTH
 from catenary.hw.unit import UnitSignature
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import MemoryFormat, Unit
+from catenary.isa.opcodes import MemoryFormat, Unit
 from catenary.isa.registers import ErrorCause
 
 

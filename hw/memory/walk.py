@@ -14,7 +14,7 @@ from amaranth.utils import bits_for, exact_log2
 
 from catenary.hw.memory.locate import ROW_BYTES_BITS, TRANSFER, code_bytes
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import WORD_BYTES
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.tensors import BLOCK
 
 WIDEST_PIECE = 64

@@ -23,7 +23,7 @@ from catenary.hw.stream.slots import BankPair, SlotRing
 from catenary.hw.unit import CAUSE_BITS
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Opcode, Source, Unit
+from catenary.isa.opcodes import Opcode, Source, Unit
 from catenary.isa.registers import ErrorCause
 from catenary.isa.tensors import BLOCK
 

@@ -15,7 +15,8 @@ from catenary.hw.stream.gearbox import line_units
 from catenary.hw.stream.products import times
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Context, Source
+from catenary.isa.instructions import Context
+from catenary.isa.opcodes import Source
 from catenary.isa.stream_layout import BITS_CODES
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 

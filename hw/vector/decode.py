@@ -23,21 +23,8 @@ from catenary.hw.vector.microcode import (
 )
 from catenary.hw.words import command_layout, record_layout
 from catenary.isa.fields import REGISTER_BITS, SCALAR_BITS
-from catenary.isa.instructions import (
-    Apply,
-    ApplyFunction,
-    Argmax,
-    Combine,
-    CombineFunction,
-    Instruction,
-    Norm,
-    NormFunction,
-    Opcode,
-    Quant,
-    Rope,
-    Softmax,
-    Unit,
-)
+from catenary.isa.instructions import Apply, Argmax, Combine, Instruction, Norm, Quant, Rope, Softmax
+from catenary.isa.opcodes import ApplyFunction, CombineFunction, NormFunction, Opcode, Unit
 
 
 def _widest(name: str, *classes: type[Instruction]) -> int:

@@ -15,8 +15,8 @@ from typing import Final
 from catenary.hw.fp.function import Function
 from catenary.hw.vector.layouts import PC_BITS, SCALAR_REGISTERS, C, Flow, MicroLayout, Order, P, Q, Scalar, Shape
 from catenary.isa.functions import inverse_constant, to_fp32
-from catenary.isa.instructions import ApplyFunction, CombineFunction, NormFunction
 from catenary.isa.numbers import CODE_LIMIT, PROBABILITY_LIMIT
+from catenary.isa.opcodes import ApplyFunction, CombineFunction, NormFunction
 
 ROUND: Final = 1.5 * 2.0**23
 """A number added to it is rounded to a whole one, ties to even, which the lowest bits of the sum hold."""

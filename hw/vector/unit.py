@@ -21,7 +21,7 @@ from catenary.hw.vector.packer import Packer
 from catenary.hw.vector.scalars import Scalars
 from catenary.hw.vector.sequencer import Sequencer
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import ErrorCause
 
 _STORES = 4

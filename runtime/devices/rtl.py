@@ -11,8 +11,9 @@ import numpy as np
 
 from catenary.isa.assembler import format_instruction
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.encoding import decode
 from catenary.isa.errors import DeviceError, EncodingError
-from catenary.isa.instructions import WORD_BYTES, decode
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.program import Program
 from catenary.runtime.core_driver import CoreDriver
 from catenary.runtime.device import MemoryDevice, RunStatus

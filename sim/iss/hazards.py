@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.errors import ExecutionError
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.sim.iss.buffers import RowBuffer
 
 Clock = list[int]

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from catenary.isa.assembler import format_instruction
 from catenary.isa.code_check import broken_rules
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.encoding import decode_all
 from catenary.isa.errors import ExecutionError
 from catenary.isa.instructions import (
-    LOOP_DEPTH,
-    TOKEN_LIMIT,
-    WORD_BYTES,
     Alu,
     Apply,
     Argmax,
@@ -42,10 +40,8 @@ from catenary.isa.instructions import (
     Score,
     Softmax,
     Store,
-    Unit,
-    Units,
-    decode_all,
 )
+from catenary.isa.opcodes import LOOP_DEPTH, TOKEN_LIMIT, WORD_BYTES, Unit, Units
 from catenary.isa.registers import ErrorCause
 from catenary.sim import arith
 from catenary.sim.iss import units, vector

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from catenary.isa.errors import ExecutionError
 from catenary.isa.fields import SCALAR_BITS, Operand
-from catenary.isa.instructions import Alu, AluFunction
+from catenary.isa.instructions import Alu
+from catenary.isa.opcodes import AluFunction
 from catenary.isa.registers import ARGUMENT_REGISTERS
 
 MASK = (1 << SCALAR_BITS) - 1

@@ -16,18 +16,9 @@ from numpy.typing import NDArray
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ExecutionError
-from catenary.isa.instructions import (
-    Buffer,
-    Context,
-    Load,
-    MatrixMatrix,
-    MatrixVector,
-    MemoryFormat,
-    Score,
-    Source,
-    Store,
-)
+from catenary.isa.instructions import Context, Load, MatrixMatrix, MatrixVector, Score, Store
 from catenary.isa.memory import RowLayout
+from catenary.isa.opcodes import Buffer, MemoryFormat, Source
 from catenary.isa.tensors import BLOCK, FloatFormat, widen
 from catenary.sim import arith
 from catenary.sim.iss.buffers import RowBuffer

@@ -13,18 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.errors import ExecutionError
-from catenary.isa.instructions import (
-    Apply,
-    ApplyFunction,
-    Argmax,
-    Combine,
-    CombineFunction,
-    Norm,
-    NormFunction,
-    Quant,
-    Rope,
-    Softmax,
-)
+from catenary.isa.instructions import Apply, Argmax, Combine, Norm, Quant, Rope, Softmax
+from catenary.isa.opcodes import ApplyFunction, CombineFunction, NormFunction
 from catenary.isa.tensors import BLOCK
 from catenary.sim import arith
 from catenary.sim.arith.fp32 import read_number

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from tests.cli.conftest import Call
 
 PROMPT = ("--prompt-ids", "1,2,3,4,5", "--max-new-tokens", "4", "--ignore-eos", "--json")

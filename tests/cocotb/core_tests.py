@@ -10,7 +10,7 @@ from typing import Any
 import cocotb
 from cocotb.triggers import ClockCycles
 
-from catenary.isa.instructions import ISA_VERSION
+from catenary.isa.opcodes import ISA_VERSION
 from catenary.isa.registers import MAGIC, ErrorCause
 from tests.cocotb.bench import CONFIG, Bench
 from tests.programs.cases import Case

@@ -17,8 +17,10 @@ from catenary.hw.unit import started_limit
 from catenary.hw.words import OPCODE_BITS, command_layout, record_layout
 from catenary.isa.assembler import assemble
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.encoding import decode_all, encode
 from catenary.isa.fields import SCALAR_BITS, Operand
-from catenary.isa.instructions import INSTRUCTIONS, Buffer, Instruction, Opcode, Unit, decode_all, encode
+from catenary.isa.instructions import INSTRUCTIONS, Instruction
+from catenary.isa.opcodes import Buffer, Opcode, Unit
 from catenary.isa.registers import ErrorCause, register_map
 from catenary.isa.rules import LOAD_FORMATS, RULES, STORE_FORMATS
 from tests.hw.compiled import Compiled

@@ -11,7 +11,7 @@ import numpy as np
 from catenary.hw.buffers.signatures import A_LATENCY
 from catenary.hw.matrix.signatures import SLOTS, fill_groups, groups_of, lanes_of
 from catenary.hw.stream.front import StreamFront
-from catenary.isa.instructions import Opcode
+from catenary.isa.opcodes import Opcode
 from catenary.isa.tensors import BLOCK
 from tests.hw.compiled import Compiled
 

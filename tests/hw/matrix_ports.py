@@ -14,7 +14,8 @@ from catenary.boards.loader import load_accelerator
 from catenary.hw.buffers.signatures import A_LATENCY, V_LATENCY
 from catenary.hw.words import command_layout, record_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import Instruction, Unit
+from catenary.isa.instructions import Instruction
+from catenary.isa.opcodes import Unit
 from tests.hw.compiled import Compiled
 
 SMALL = load_accelerator("small")

@@ -19,7 +19,8 @@ from catenary.hw.memory.load import LoadUnit
 from catenary.hw.memory.store import StoreUnit
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import Operand, Reg
-from catenary.isa.instructions import Buffer, Load, MemoryFormat, Store
+from catenary.isa.instructions import Load, Store
+from catenary.isa.opcodes import Buffer, MemoryFormat
 from catenary.sim.iss.memory import Memory
 from catenary.sim.iss.units import Storage
 from tests.hw.axi_memory import Port, Timing

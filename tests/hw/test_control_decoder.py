@@ -12,8 +12,10 @@ import pytest
 
 from catenary.hw.control.decoder import Decoder
 from catenary.isa.code_check import broken_rules
+from catenary.isa.encoding import decode, encode
 from catenary.isa.errors import EncodingError
-from catenary.isa.instructions import INSTRUCTIONS, WORD_BITS, Instruction, decode, encode
+from catenary.isa.instructions import INSTRUCTIONS, Instruction
+from catenary.isa.opcodes import WORD_BITS
 from catenary.isa.rules import RULES, register_fields
 from tests.hw.compiled import Compiled
 from tests.hw.control_bench import lawful

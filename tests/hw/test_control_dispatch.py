@@ -9,20 +9,10 @@ import pytest
 
 from catenary.hw.words import value_width
 from catenary.isa.assembler import format_instruction
+from catenary.isa.encoding import encode_all
 from catenary.isa.fields import SCALAR_BITS, Operand, Reg
-from catenary.isa.instructions import (
-    INSTRUCTIONS,
-    Alu,
-    AluFunction,
-    End,
-    Instruction,
-    LoadImmediate,
-    Loop,
-    Nop,
-    Opcode,
-    Unit,
-    encode_all,
-)
+from catenary.isa.instructions import INSTRUCTIONS, Alu, End, Instruction, LoadImmediate, Loop, Nop
+from catenary.isa.opcodes import AluFunction, Opcode, Unit
 from catenary.isa.registers import ErrorCause
 from catenary.sim.iss.machine import Machine
 from tests.hw.control_bench import CORES, ODD, SMALL, Bench, lawful, operand_values, record

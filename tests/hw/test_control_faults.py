@@ -9,22 +9,8 @@ import pytest
 
 from catenary.hw.unit import started_limit
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import (
-    TOKEN_LIMIT,
-    Apply,
-    ApplyFunction,
-    Buffer,
-    End,
-    Instruction,
-    Load,
-    LoadImmediate,
-    MatrixVector,
-    MemoryFormat,
-    Nop,
-    Store,
-    Unit,
-    Units,
-)
+from catenary.isa.instructions import Apply, End, Instruction, Load, LoadImmediate, MatrixVector, Nop, Store
+from catenary.isa.opcodes import TOKEN_LIMIT, ApplyFunction, Buffer, MemoryFormat, Unit, Units
 from catenary.isa.registers import ErrorCause
 from tests.hw.control_bench import CORES, ODD, SMALL, Bench, word
 

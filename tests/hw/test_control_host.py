@@ -10,7 +10,7 @@ import pytest
 
 from catenary.hw.control.counters import Counters
 from catenary.isa.csr import Access
-from catenary.isa.instructions import Unit
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import ErrorCause, Stall, register_map
 from tests.hw.compiled import Compiled
 from tests.hw.control_bench import CORES, ODD, SMALL, Bench

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from catenary.hw.dsp.segment import Primitive
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import Context, MatrixMatrix, MatrixVector, Score, Source
+from catenary.isa.instructions import Context, MatrixMatrix, MatrixVector, Score
+from catenary.isa.opcodes import Source
 from catenary.sim import arith
 from tests.hw.dsp_models import use_models
 from tests.hw.matrix_bench import EngineBench, RowBlock, Step

@@ -10,7 +10,8 @@ import pytest
 
 from catenary.isa import stream
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import KEY_LIMIT, Context, MatrixMatrix, MatrixVector, Score, Source
+from catenary.isa.instructions import Context, MatrixMatrix, MatrixVector, Score
+from catenary.isa.opcodes import KEY_LIMIT, Source
 from catenary.isa.registers import ErrorCause
 from tests.hw.matrix_bench import UnitBench
 from tests.hw.matrix_ports import command, floats

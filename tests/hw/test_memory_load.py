@@ -12,7 +12,8 @@ from amaranth.sim import Simulator
 from catenary.hw.memory.widen import WidenHalf
 from catenary.isa.errors import ExecutionError
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import Buffer, Load, MemoryFormat
+from catenary.isa.instructions import Load
+from catenary.isa.opcodes import Buffer, MemoryFormat
 from catenary.isa.registers import ErrorCause
 from catenary.isa.tensors import FloatFormat, widen
 from catenary.sim.iss import units

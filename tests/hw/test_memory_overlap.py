@@ -8,7 +8,8 @@ import pytest
 
 from catenary.hw.unit import started_limit
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import Buffer, Load, MemoryFormat, Unit
+from catenary.isa.instructions import Load
+from catenary.isa.opcodes import Buffer, MemoryFormat, Unit
 from catenary.isa.registers import ErrorCause
 from catenary.sim.iss import units
 from tests.hw.axi_memory import Timing

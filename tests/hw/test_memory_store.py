@@ -9,7 +9,8 @@ import pytest
 from catenary.hw.memory.line_writer import WRITE_BURST
 from catenary.isa.errors import ExecutionError
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import Buffer, MemoryFormat, Store
+from catenary.isa.instructions import Store
+from catenary.isa.opcodes import Buffer, MemoryFormat
 from catenary.isa.registers import ErrorCause
 from catenary.sim.iss import units
 from tests.hw.axi_memory import Timing

@@ -10,7 +10,7 @@ import pytest
 
 from catenary.hw.stream.front import StreamFront
 from catenary.isa import stream
-from catenary.isa.instructions import Opcode
+from catenary.isa.opcodes import Opcode
 from catenary.isa.registers import ErrorCause
 from catenary.isa.stream_layout import HEADER_FIELDS, stream_layouts
 from tests.hw.compiled import Compiled

@@ -11,8 +11,8 @@ import pytest
 from catenary.hw.matrix.signatures import SLOTS, groups_of
 from catenary.hw.stream.front import StreamFront
 from catenary.isa import stream
-from catenary.isa.instructions import Opcode, Source
 from catenary.isa.memory import RowLayout, row_layout
+from catenary.isa.opcodes import Opcode, Source
 from catenary.isa.registers import ErrorCause
 from catenary.isa.tensors import BLOCK
 from tests.hw.compiled import Compiled

@@ -16,8 +16,8 @@ from catenary.hw.vector.microcode import CONSTANTS, ENTRIES, PROGRAMS, ROUND, WO
 from catenary.hw.vector.packer import Packer
 from catenary.hw.vector.scalars import word
 from catenary.isa.functions import inverse_constant
-from catenary.isa.instructions import ApplyFunction, CombineFunction, NormFunction
 from catenary.isa.numbers import CODE_LIMIT, PROBABILITY_LIMIT
+from catenary.isa.opcodes import ApplyFunction, CombineFunction, NormFunction
 from catenary.sim.arith.attention import INVERSE_PROBABILITY_LIMIT
 from catenary.sim.arith.quantize import INVERSE_CODE_LIMIT
 from catenary.sim.arith.vector import GELU_CUBIC, HALF, SQRT_2_OVER_PI, SQRT_HALF

@@ -8,18 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from catenary.isa.instructions import (
-    Apply,
-    ApplyFunction,
-    Argmax,
-    Combine,
-    CombineFunction,
-    Norm,
-    NormFunction,
-    Quant,
-    Rope,
-    Softmax,
-)
+from catenary.isa.instructions import Apply, Argmax, Combine, Norm, Quant, Rope, Softmax
+from catenary.isa.opcodes import ApplyFunction, CombineFunction, NormFunction
 from catenary.isa.registers import ErrorCause
 from tests.hw.vector_bench import A_WORDS, V_WORDS, Machine
 from tests.hw.vector_cases import at, random_case, random_words

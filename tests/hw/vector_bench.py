@@ -20,7 +20,8 @@ from catenary.hw.unit import ResultLayout, UnitSignature
 from catenary.hw.vector.unit import VectorUnit
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import Instruction, Unit
+from catenary.isa.instructions import Instruction
+from catenary.isa.opcodes import Unit
 from catenary.sim.iss import vector
 from catenary.sim.iss.memory import Memory
 from catenary.sim.iss.units import Storage

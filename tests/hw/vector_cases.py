@@ -6,19 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import (
-    Apply,
-    ApplyFunction,
-    Argmax,
-    Combine,
-    CombineFunction,
-    Instruction,
-    Norm,
-    NormFunction,
-    Quant,
-    Rope,
-    Softmax,
-)
+from catenary.isa.instructions import Apply, Argmax, Combine, Instruction, Norm, Quant, Rope, Softmax
+from catenary.isa.opcodes import ApplyFunction, CombineFunction, NormFunction
 from catenary.sim import arith
 from tests.hw.vector_bench import A_WORDS, V_WORDS
 

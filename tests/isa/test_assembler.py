@@ -16,24 +16,11 @@ from catenary.isa.assembler import (
     parse,
     parse_instruction,
 )
+from catenary.isa.encoding import encode, encode_all
 from catenary.isa.errors import EncodingError
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import (
-    INSTRUCTIONS,
-    Apply,
-    ApplyFunction,
-    End,
-    LoadImmediate,
-    Loop,
-    MatrixMatrix,
-    Nop,
-    Norm,
-    NormFunction,
-    Unit,
-    Units,
-    encode,
-    encode_all,
-)
+from catenary.isa.instructions import INSTRUCTIONS, Apply, End, LoadImmediate, Loop, MatrixMatrix, Nop, Norm
+from catenary.isa.opcodes import ApplyFunction, NormFunction, Unit, Units
 from tests.instructions import random_instruction
 
 EACH = pytest.mark.parametrize("cls", INSTRUCTIONS.values(), ids=lambda cls: cls.opcode.name)

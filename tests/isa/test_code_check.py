@@ -8,8 +8,9 @@ import pytest
 from catenary.isa.assembler import assemble, parse_instruction
 from catenary.isa.code_check import check_code, check_fits, find_misfits, find_problems
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.encoding import decode_all
 from catenary.isa.errors import EncodingError, ProgramError
-from catenary.isa.instructions import INSTRUCTIONS, decode_all
+from catenary.isa.instructions import INSTRUCTIONS
 from catenary.isa.rules import RULES, SPANS
 from tests.instructions import random_instruction
 

@@ -10,7 +10,9 @@ import pytest
 
 from catenary.isa.assembler import assemble, parse_instruction
 from catenary.isa.code_check import find_problems
-from catenary.isa.instructions import Buffer, Instruction, Load, Loop, MatrixVector, Unit, Units, decode_all
+from catenary.isa.encoding import decode_all
+from catenary.isa.instructions import Instruction, Load, Loop, MatrixVector
+from catenary.isa.opcodes import Buffer, Unit, Units
 
 LD = "ld buffer=v format=f32 rows=1 elements=4"
 LDW = "ld buffer=w format=lines"

@@ -9,20 +9,15 @@ from enum import Enum, IntFlag
 
 import pytest
 
+from catenary.isa.encoding import decode, decode_all, encode, encode_all
 from catenary.isa.errors import EncodingError
 from catenary.isa.fields import BitField, Float32, Operand, Reg
 from catenary.isa.instructions import (
     INSTRUCTIONS,
-    WORD_BITS,
-    WORD_BYTES,
     Alu,
-    AluFunction,
     Apply,
-    ApplyFunction,
     Argmax,
-    Buffer,
     Combine,
-    CombineFunction,
     Context,
     End,
     Load,
@@ -31,23 +26,27 @@ from catenary.isa.instructions import (
     Loop,
     MatrixMatrix,
     MatrixVector,
-    MemoryFormat,
     Nop,
     Norm,
-    NormFunction,
-    Opcode,
     Quant,
     Rope,
     Score,
     Softmax,
-    Source,
     Store,
+)
+from catenary.isa.opcodes import (
+    WORD_BITS,
+    WORD_BYTES,
+    AluFunction,
+    ApplyFunction,
+    Buffer,
+    CombineFunction,
+    MemoryFormat,
+    NormFunction,
+    Opcode,
+    Source,
     Unit,
     Units,
-    decode,
-    decode_all,
-    encode,
-    encode_all,
 )
 from tests.instructions import random_instruction
 

@@ -15,7 +15,7 @@ import pytest
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ProgramError
-from catenary.isa.instructions import WORD_BYTES
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.program import MESSAGE_LIMIT, Program
 from tests.isa.small_programs import RECIPE, SMALL, Parts, small_program
 

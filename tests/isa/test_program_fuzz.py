@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.encoding import decode, encode
 from catenary.isa.errors import CatenaryError, ConfigError, EncodingError, ProgramError
-from catenary.isa.instructions import WORD_BYTES, decode, encode
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.program import Program
 from catenary.isa.stream_layout import HEADER_BYTES
 from catenary.runtime import host

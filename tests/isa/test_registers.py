@@ -10,7 +10,7 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.isa.csr import Access, Register, RegisterArray, RegisterField, RegisterMap
 from catenary.isa.errors import EncodingError
 from catenary.isa.fields import REGISTERS, SCALAR_BITS
-from catenary.isa.instructions import ISA_VERSION, Unit
+from catenary.isa.opcodes import ISA_VERSION, Unit
 from catenary.isa.registers import ARGUMENT_REGISTERS, MAGIC, ErrorCause, Stall, register_map
 from tests.isa.test_config import CONFIG
 

@@ -14,9 +14,10 @@ from catenary.compiler.builder import LoopOp, Op, flatten
 from catenary.compiler.tokens import assign_tokens
 from catenary.isa.assembler import disassemble
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.encoding import encode_all
 from catenary.isa.errors import EncodingError, ExecutionError
-from catenary.isa.instructions import WORD_BYTES, encode_all
 from catenary.isa.memory import MemoryMap, Range
+from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.registers import WATCHDOG_RESET, ErrorCause
 from catenary.runtime.device import MemoryDevice
 from catenary.runtime.devices.iss import IssDevice

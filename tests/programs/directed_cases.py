@@ -14,28 +14,22 @@ from catenary.compiler.builder import Region
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import (
-    KEY_LIMIT,
     Apply,
-    ApplyFunction,
     Argmax,
-    Buffer,
     Combine,
-    CombineFunction,
     Context,
     End,
     Instruction,
     Load,
     MatrixMatrix,
     MatrixVector,
-    MemoryFormat,
     Norm,
-    NormFunction,
     Quant,
     Rope,
     Score,
     Softmax,
-    Source,
 )
+from catenary.isa.opcodes import KEY_LIMIT, ApplyFunction, Buffer, CombineFunction, MemoryFormat, NormFunction, Source
 from catenary.isa.outliers import Outliers
 from catenary.isa.stream import pack
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, QuantTensor

@@ -21,18 +21,9 @@ from numpy.typing import NDArray
 from catenary.compiler.builder import CodeBuilder, Region
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import SCALAR_BITS, Operand
-from catenary.isa.instructions import (
-    Alu,
-    AluFunction,
-    Buffer,
-    Instruction,
-    Load,
-    LoadImmediate,
-    LoadScalar,
-    MemoryFormat,
-    Store,
-)
+from catenary.isa.instructions import Alu, Instruction, Load, LoadImmediate, LoadScalar, Store
 from catenary.isa.memory import RowLayout
+from catenary.isa.opcodes import AluFunction, Buffer, MemoryFormat
 from catenary.isa.registers import ARGUMENT_REGISTERS
 from catenary.isa.tensors import BLOCK
 from catenary.sim.iss.scalars import MASK, Scalars

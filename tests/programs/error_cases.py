@@ -15,8 +15,10 @@ import numpy as np
 
 from catenary.isa.assembler import assemble
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.encoding import encode
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import WORD_BYTES, Apply, ApplyFunction, End, Nop, Unit, encode
+from catenary.isa.instructions import Apply, End, Nop
+from catenary.isa.opcodes import WORD_BYTES, ApplyFunction, Unit
 from catenary.isa.outliers import Outliers
 from catenary.isa.registers import ErrorCause
 from catenary.isa.stream import pack

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from catenary.compiler.builder import LoopOp, Op, flatten
 from catenary.compiler.pipeline import build_program
 from catenary.compiler.state import Compilation
+from catenary.isa.encoding import decode_all, encode_all
 from catenary.isa.errors import CatenaryError
-from catenary.isa.instructions import Instruction, Units, decode_all, encode_all
+from catenary.isa.instructions import Instruction
+from catenary.isa.opcodes import Units
 from catenary.isa.program import ENTRIES, Program
 from tests.graphs import quantised_form, random_llama_graph
 from tests.programs.support import SMALL, iss, lowered, prompt

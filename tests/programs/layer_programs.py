@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from catenary.compiler.builder import Region
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import Buffer, MatrixMatrix, MatrixVector, MemoryFormat, Store
+from catenary.isa.instructions import MatrixMatrix, MatrixVector, Store
+from catenary.isa.opcodes import Buffer, MemoryFormat
 from catenary.isa.stream import pack, tensor_layouts
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, QuantTensor
 from tests.programs.cases import Case

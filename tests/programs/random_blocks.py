@@ -9,27 +9,21 @@ from catenary.compiler.builder import Region
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import (
     Alu,
-    AluFunction,
     Apply,
-    ApplyFunction,
     Argmax,
-    Buffer,
     Combine,
-    CombineFunction,
     Load,
     LoadImmediate,
     LoadScalar,
-    MemoryFormat,
     Nop,
     Norm,
-    NormFunction,
     Quant,
     Rope,
     Softmax,
     Store,
-    Unit,
 )
 from catenary.isa.memory import RowLayout
+from catenary.isa.opcodes import AluFunction, ApplyFunction, Buffer, CombineFunction, MemoryFormat, NormFunction, Unit
 from tests.programs.draft import Draft, NoRoomError, Place, code_words
 
 _FLOATS = (MemoryFormat.F32, MemoryFormat.F16, MemoryFormat.BF16)

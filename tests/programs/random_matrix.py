@@ -7,20 +7,9 @@ import numpy as np
 
 from catenary.compiler.builder import Region
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import (
-    KEY_LIMIT,
-    LOOP_DEPTH,
-    AluFunction,
-    Buffer,
-    Context,
-    Load,
-    MatrixMatrix,
-    MatrixVector,
-    MemoryFormat,
-    Score,
-    Source,
-)
+from catenary.isa.instructions import Context, Load, MatrixMatrix, MatrixVector, Score
 from catenary.isa.memory import RowLayout
+from catenary.isa.opcodes import KEY_LIMIT, LOOP_DEPTH, AluFunction, Buffer, MemoryFormat, Source
 from catenary.isa.stream import pack, tensor_layouts
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, QuantTensor
 from tests.programs.draft import Draft, NoRoomError, Place, code_words

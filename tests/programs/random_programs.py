@@ -16,7 +16,9 @@ import numpy as np
 
 from catenary.boards.loader import load_accelerator
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.instructions import LOOP_DEPTH, WORD_BYTES, Buffer, End, MemoryFormat, Nop, Unit, encode_all
+from catenary.isa.encoding import encode_all
+from catenary.isa.instructions import End, Nop
+from catenary.isa.opcodes import LOOP_DEPTH, WORD_BYTES, Buffer, MemoryFormat, Unit
 from catenary.isa.tensors import BLOCK
 from tests.programs.cases import Block, Case, assemble_blocks
 from tests.programs.draft import Draft

@@ -13,9 +13,7 @@ from catenary.isa.assembler import assemble
 from catenary.isa.errors import CatenaryError, ExecutionError
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import (
-    WORD_BYTES,
     Argmax,
-    Buffer,
     Combine,
     End,
     Load,
@@ -27,6 +25,7 @@ from catenary.isa.instructions import (
     Quant,
     Store,
 )
+from catenary.isa.opcodes import WORD_BYTES, Buffer
 from catenary.runtime import host
 from catenary.sim.iss import Machine
 from tests.instructions import random_value

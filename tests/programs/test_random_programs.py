@@ -11,20 +11,11 @@ from functools import cache
 import pytest
 
 from catenary.isa.code_check import find_problems
+from catenary.isa.encoding import decode_all
 from catenary.isa.errors import CatenaryError
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import (
-    INSTRUCTIONS,
-    WORD_BYTES,
-    Buffer,
-    Load,
-    Loop,
-    Opcode,
-    Store,
-    Unit,
-    Units,
-    decode_all,
-)
+from catenary.isa.instructions import INSTRUCTIONS, Load, Loop, Store
+from catenary.isa.opcodes import WORD_BYTES, Buffer, Opcode, Unit, Units
 from catenary.isa.rules import LOAD_FORMATS, STORE_FORMATS
 from catenary.runtime.device import MemoryDevice
 from tests.programs.cases import Case, iss_device, run_case, run_cases, run_opened, shrink

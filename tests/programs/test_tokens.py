@@ -11,7 +11,8 @@ from catenary.compiler.builder import LoopOp, Op, Region, flatten
 from catenary.compiler.tokens import assign_tokens
 from catenary.isa.code_check import find_problems
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import End, Nop, Unit
+from catenary.isa.instructions import End, Nop
+from catenary.isa.opcodes import Unit
 from tests.programs.token_checker import Trace, edges
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from catenary.compiler.builder import LoopOp, Op, Region
-from catenary.isa.instructions import Unit, Units
+from catenary.isa.opcodes import Unit, Units
 
 Pair = tuple[Unit, Unit]
 Code = Sequence[Op | LoopOp]

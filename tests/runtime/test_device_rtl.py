@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from catenary.isa.encoding import encode_all
 from catenary.isa.errors import DeviceError, ExecutionError, UsageError
-from catenary.isa.instructions import End, Nop, Unit, encode_all
+from catenary.isa.instructions import End, Nop
+from catenary.isa.opcodes import Unit
 from catenary.isa.registers import ErrorCause
 from catenary.runtime.devices import OpenOptions, device_info, open_device
 from catenary.runtime.devices import rtl as rtl_module

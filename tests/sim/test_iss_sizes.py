@@ -10,29 +10,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from catenary.isa.encoding import encode_all
 from catenary.isa.errors import ExecutionError
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import (
     Apply,
-    ApplyFunction,
-    Buffer,
     Context,
     End,
     Instruction,
     Load,
     LoadImmediate,
     MatrixVector,
-    MemoryFormat,
     Norm,
-    NormFunction,
     Score,
     Softmax,
-    Source,
     Store,
-    Unit,
-    Units,
-    encode_all,
 )
+from catenary.isa.opcodes import ApplyFunction, Buffer, MemoryFormat, NormFunction, Source, Unit, Units
 from catenary.sim.iss import Machine
 from tests.isa.small_programs import SMALL
 

@@ -7,7 +7,8 @@ import re
 
 from catenary.isa.assembler import assemble, disassemble, parse
 from catenary.isa.code_check import check_code
-from catenary.isa.instructions import INSTRUCTIONS, Opcode
+from catenary.isa.instructions import INSTRUCTIONS
+from catenary.isa.opcodes import Opcode
 from catenary.isa.registers import register_map
 from tools.isa_chapter import PAGE, PARTS, main, rewritten
 
