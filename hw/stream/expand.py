@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, WEIGHT_BITS, StepLayout, TileWrite, fill_groups
 from catenary.hw.stream.cell import CellLayout, Select, wide_groups
 from catenary.hw.stream.gearbox import take_bits
 from catenary.hw.stream.index import HALVED, INDEX_WORD_BITS, ColumnDecoder, is_bitmap
-from catenary.hw.stream.params import ParamsSignature
+from catenary.hw.stream.params import PairLayout, ParamsSignature
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.stream_layout import BITS_CODES
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
@@ -114,7 +115,7 @@ class Expander(wiring.Component):
                 m.d.sync += [after.eq(before) for before, after in zip(whole[-2], whole[-1], strict=True)]
         with m.If(valid[0]):
             for lane in lanes:
-                pair = self.params.lanes[lane]
+                pair = data.View(PairLayout, self.params.lanes.word_select(lane, PairLayout.size))
                 # Unsigned codes have at most half the bits of a signed one.
                 code = codes[lane // BLOCK].word_select(lane % BLOCK, SIGNED_BITS)[: SIGNED_BITS // 2]
                 m.d.sync += [differences[lane].eq(code - pair.zero), scales[lane].eq(pair.scale)]
@@ -164,18 +165,20 @@ class Expander(wiring.Component):
                         packed = self.codes.word_select(group % wide if bits == SIGNED_BITS else group, bits * BLOCK)
                         if bits == SIGNED_BITS and wide > 1:
                             packed = Mux(self.cell.repeat, self.codes[: bits * BLOCK], packed)
-                        for lane in range(BLOCK):
-                            code = codes.word_select(lane, SIGNED_BITS)
-                            m.d.comb += code.eq(packed[lane * bits : (lane + 1) * bits])
+                        padding = Const(0, SIGNED_BITS - bits)
+                        parts = [part for lane in range(BLOCK) for part in (packed.word_select(lane, bits), padding)]
+                        m.d.comb += codes.eq(Cat(parts))
             split.append(codes)
         return split
 
     def _used(self, m: Module) -> Signal:
         """Which lanes have a code."""
         groups, wide = fill_groups(self._config), wide_groups(self._config)
-        used = Signal(BLOCK * groups)
-        below = Cat(lane < self.cell.count for lane in range(BLOCK * groups))
-        m.d.comb += used.eq(below)
+        used, below = Signal(BLOCK * groups), Signal(BLOCK * groups)
+        whole, rest = self.cell.count[exact_log2(BLOCK) :], Signal(BLOCK)
+        m.d.comb += rest.eq((1 << self.cell.count[: exact_log2(BLOCK)]) - 1)
+        parts = [Mux(whole == group, rest, (whole > group).replicate(BLOCK)) for group in range(groups)]
+        m.d.comb += [below.eq(Cat(parts)), used.eq(below)]
         if groups > 1:
             with m.If(self.cell.each):
                 m.d.comb += used.eq(below[:BLOCK].replicate(groups))

@@ -177,7 +177,7 @@ class Funnel(wiring.Component):
         with m.If(port.skip):
             m.d.comb += [head.need.eq(head.rest), dropped.eq(head.rest)]
         at_load = ~head.mid_line & head.load_over & (skew == 0)
-        acts = port.take | (head.there & (port.align | port.skip))
+        acts = port.take | (port.ready & (port.align | port.skip))
         m.d.comb += [
             port.units.eq(head.need),
             port.dropped.eq(dropped),

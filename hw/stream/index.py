@@ -87,14 +87,17 @@ class ColumnDecoder(wiring.Component):
         # Bit i of all even bitmaps, and of all odd ones: 2 x groups each. Of 8:16, both are the same bitmap.
         bits = [[Signal(2 * groups, name=f"bits_{odd}_{i}", reset_less=True) for i in range(BLOCK)] for odd in (0, 1)]
         halved = Signal(reset_less=True)
-        pairs = Mux(self.half, self.line[half_line:], self.line[:half_line])
+        pairs, chosen = Signal(half_line), [Signal(half_line, name=f"chosen_{odd}") for odd in (0, 1)]
+        m.d.comb += pairs.eq(Mux(self.half, self.line[half_line:], self.line[:half_line]))
+        for odd in (0, 1):
+            of_word = Cat(self.line.word_select(2 * number + odd, BLOCK) for number in range(2 * groups))
+            m.d.comb += chosen[odd].eq(Mux(self.halved, pairs, of_word))
         with m.If(self.valid & self.bitmaps):
             m.d.sync += halved.eq(self.halved)
             for odd in (0, 1):
                 for i in range(BLOCK):
-                    of_words = Cat(self.line[(2 * number + odd) * BLOCK + i] for number in range(2 * groups))
-                    of_pairs = Cat(pairs[number * BLOCK + i] for number in range(2 * groups))
-                    m.d.sync += bits[odd][i].eq(Mux(self.halved, of_pairs, of_words))
+                    of_words = Cat(chosen[odd][number * BLOCK + i] for number in range(2 * groups))
+                    m.d.sync += bits[odd][i].eq(of_words)
 
         # The lower half of the bits.
         seen, low = self._walk(m, "low", bits, [[Const(0, 2 * groups)] * 4] * 2, halved)
@@ -115,14 +118,18 @@ class ColumnDecoder(wiring.Component):
 
         # The upper half, where the lower one did not have enough of them.
         _, high = self._walk(m, "high", above, held, still_halved)
-        columns = []
-        for number in range(2 * groups):
-            for odd in (0, 1):
-                for place in range(4):
-                    early = held[odd][place]
-                    for b in range(3):
-                        columns.append(((early & kept[odd][place][b]) | (~early & high[odd][place][b]))[number])
-                    columns.append(~early[number])
+        found = []
+        for odd in (0, 1):
+            for place in range(4):
+                early = held[odd][place]
+                for b in range(COLUMN_BITS):
+                    column = Signal(2 * groups, name=f"column_{odd}_{place}_{b}")
+                    if b < 3:
+                        m.d.comb += column.eq((early & kept[odd][place][b]) | (~early & high[odd][place][b]))
+                    else:
+                        m.d.comb += column.eq(~early)
+                    found.append(column)
+        columns = [column[number] for number in range(2 * groups) for column in found]
         with m.If(valid[1]):
             m.d.sync += self.columns.eq(Mux(bitmaps[1], Cat(columns), words[1]))
         return m

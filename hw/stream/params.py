@@ -32,13 +32,13 @@ class ParamsSignature(wiring.Signature):
     Members:
         read: ask for the rows of a tile write.
         row: which.
-        lanes: what was asked for in the cycle before, for each lane.
+        lanes: what was asked for in the cycle before: a pair for each lane.
     """
 
     def __init__(self, config: AcceleratorConfig):
         lanes = fill_groups(config) * BLOCK
         super().__init__(
-            {"read": Out(1), "row": Out(range(fill_rows(config))), "lanes": In(data.ArrayLayout(PairLayout, lanes))}
+            {"read": Out(1), "row": Out(range(fill_rows(config))), "lanes": In(lanes * PairLayout.size)}
         )
 
 
@@ -113,12 +113,13 @@ class GroupParams(wiring.Component):
                     taken = param_rows(self._config, kept)
                     parts = lanes // kept // taken
                     m.d.comb += whole.eq(part == parts - 1)
-                    for lane in range(lanes):
-                        of_part, pair = divmod(lane // kept, taken)
-                        m.d.comb += [
-                            writer.data[lane].eq(self.pairs[pair].as_value()),
-                            writer.en[lane].eq(self.write & (part == of_part)),
-                        ]
+                    pairs = [self.pairs[lane // kept % taken].as_value() for lane in range(lanes)]
+                    m.d.comb += Cat(*writer.data).eq(Cat(pairs))
+                    with m.If(self.write), m.Switch(part):
+                        for number in range(parts):
+                            with m.Case(number):
+                                owned = [lane // kept // taken == number for lane in range(lanes)]
+                                m.d.comb += writer.en.eq(sum(1 << lane for lane in range(lanes) if owned[lane]))
         with m.If(self.write):
             m.d.sync += part.eq(Mux(whole, 0, part + 1))
             with m.If(whole):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import A_ADDRESS_BITS, A_LATENCY, CODE_BITS, ARead
 from catenary.hw.matrix.signatures import SLOTS, fill_groups, groups_of
@@ -145,14 +146,13 @@ class RowReader(wiring.Component):
         ]
         if wide > 1:
             strides = strides_of(self._config)
+            usual = Signal.like(step_groups)  # the last turn of a tile write is shorter, and the last tile write
+            m.d.comb += usual.eq(Mux(at >= fill // wide * wide, fill % wide, wide))
             with m.If(self.context & from_stream):
-                m.d.comb += step_groups.eq(wide)
-                if fill % wide:
-                    with m.If(at >= fill - fill % wide):
-                        m.d.comb += step_groups.eq(fill % wide)
-                with m.If(group >= groups - step_groups):
+                m.d.comb += step_groups.eq(usual)
+                with m.If(group + usual >= groups):
                     m.d.comb += [step_groups.eq(groups - group), groups_end.eq(1)]
-                m.d.comb += limit.eq(step_groups * BLOCK)
+                m.d.comb += limit.eq(step_groups << exact_log2(BLOCK))
             for number, (stride, most) in enumerate(strides.items(), 1):
                 legal = [
                     place

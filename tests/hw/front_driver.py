@@ -97,7 +97,7 @@ class FrontDriver:
     def willing(self):
         return self.pace >= 1 or self.rng.random() < self.pace
 
-    def run(self, opcode, limit=200_000, **fields):
+    def run(self, opcode, limit=20_000, **fields):
         """Execute one instruction; returns what it handed over."""
         m, result = self.model, Result()
         name = Opcode(opcode).name.lower()

@@ -81,25 +81,6 @@ def test_instructions_share_a_load(name, seed):
             assert driver.empty == (number == 2)
 
 
-@pytest.mark.parametrize("fields", [{"rows": 0, "tokens": 3}, {"rows": 8, "tokens": 0}, {"rows": 0, "tokens": 4000}])
-def test_nothing_to_do(fields):
-    driver = driver_of("small", 0)
-    data, _ = random_layer(np.random.default_rng(0), SMALL, 8, 16, 8, 16)
-    driver.load(data)
-    result = driver.run(Opcode.MM, depth=16, **fields)
-    assert not result.fault
-    assert not result.steps
-    assert not driver.empty
-    result = driver.run(Opcode.MM, depth=16, rows=8, tokens=1)
-    check(result, data, 16, 8, SMALL)
-
-
-def test_too_many_tokens():
-    driver = driver_of("small", 0)
-    driver.load(random_layer(np.random.default_rng(0), SMALL, 8, 16, 8, 16)[0])
-    assert driver.run(Opcode.MM, depth=16, rows=8, tokens=SMALL.mm_tokens + 1).fault == ErrorCause.ADDRESS_RANGE
-
-
 def damage(data, name, value):
     """A copy of a stream with another value in a field of its first header."""
     (this,) = (item for item in HEADER_FIELDS if item.name == name)
