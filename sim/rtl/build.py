@@ -19,6 +19,7 @@ from typing import Literal
 
 from catenary.isa.errors import DeviceError
 from catenary.sim.rtl.cache import Progress, digest, entry, failed, quiet
+from catenary.sim.rtl.gates import with_gated_clocks
 from catenary.sim.rtl.ports import CLOCK, RESET, Port, to_json
 from catenary.sim.rtl.registers import with_clocked_conditions
 from catenary.sim.rtl.toolchain import Toolchain, check_fst_headers, find_toolchain
@@ -31,7 +32,7 @@ PREFIX = "Vtop"
 LIBRARY = "model.so"
 LOG = "build.log"
 _FIELD_HEADER = "field.h"
-_RECIPE = ("build.py", "registers.py")
+_RECIPE = ("build.py", "gates.py", "registers.py")
 
 # Values that Amaranth leaves undefined do not exist: every register has a reset value, every x is a don't-care.
 VERILATOR_FLAGS = (
@@ -60,7 +61,9 @@ class _Unit:
     flags: tuple[str, ...]
 
 
-def build(design: Design, sources: Mapping[str, str], trace: Trace = "", progress: Progress = quiet) -> Path:
+def build(
+    design: Design, sources: Mapping[str, str], trace: Trace = "", progress: Progress = quiet, *, fast: bool = False
+) -> Path:
     """Compile a design and C++ code around it.
 
     Args:
@@ -71,6 +74,8 @@ def build(design: Design, sources: Mapping[str, str], trace: Trace = "", progres
             has none.
         trace: which waveform writer to build in.
         progress: told of the stages.
+        fast: make a model that runs faster, and takes longer to build: groups of registers rest while they do not
+            change, and the clock is an input that changes once a cycle, so one evaluation is one cycle.
 
     Returns:
         The shared library, ready for ctypes.
@@ -81,7 +86,7 @@ def build(design: Design, sources: Mapping[str, str], trace: Trace = "", progres
     tools = find_toolchain()
     if trace == "fst":
         check_fst_headers(tools)
-    flags = (*VERILATOR_FLAGS, *COMPILER_FLAGS, FAST, SLOW, *LINKER_FLAGS, trace)
+    flags = (*VERILATOR_FLAGS, *COMPILER_FLAGS, FAST, SLOW, *LINKER_FLAGS, trace, str(fast))
     texts = [text for name in sorted(sources) for text in (name, sources[name])]
     own = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in (_FIELD_HEADER, *_RECIPE)]
     ports = json.dumps(to_json(design.ports))
@@ -90,7 +95,10 @@ def build(design: Design, sources: Mapping[str, str], trace: Trace = "", progres
     def make(folder: Path) -> None:
         progress("translating Verilog to C++", 0.2)
         model = folder / "model"
-        for name, text in {"top.v": with_clocked_conditions(design.text), _FIELD_HEADER: own[0], **sources}.items():
+        verilog = with_clocked_conditions(design.text)
+        if fast:
+            verilog = with_gated_clocks(verilog).replace("@(posedge clk", "@(edge clk")
+        for name, text in {"top.v": verilog, _FIELD_HEADER: own[0], **sources}.items():
             (folder / name).write_text(text, encoding="utf-8")
         option = (f"--trace-{trace}",) if trace else ()
         command = [str(tools.verilator), "--cc", "top.v", "--top-module", design.top, "--prefix", PREFIX]

@@ -148,7 +148,7 @@ class Simulator:
             raise DeviceError(f"Memory must have {len(self.interface.memories)} ports, not {len(memory_bytes)}")
         folder = Path(__file__).parent
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in SOURCES}
-        library = build(with_input_registers(design), sources, trace_kind(trace), progress)
+        library = build(with_input_registers(design), sources, trace_kind(trace), progress, fast=trace is None)
         try:
             self.memory: tuple[NDArray[np.uint8], ...] = tuple(np.zeros(size, np.uint8) for size in memory_bytes)
         except MemoryError:
@@ -309,20 +309,26 @@ def with_input_registers(design: Design) -> Design:
 
     The host decides on the inputs of a cycle before the edge that begins it, so nothing is later than without. But
     Verilator evaluates what depends on an input of the top apart from the rest, twice a cycle, and on ``rst`` depends
-    nearly everything.
+    nearly everything. The inputs of an interface, those with a common start of their names, are clocked together when
+    one of them changes, so that what depends on them rests while they do.
     """
     inputs = [("rst", 1), *((port.name, port.width) for port in design.ports if not port.output)]
     outputs = [(port.name, port.width) for port in design.ports if port.output]
     span = {name: f"[{width - 1}:0] " if width > 1 else "" for name, width in (*inputs, *outputs)}
+    interfaces: dict[str, list[str]] = {}
+    for name, _ in inputs:
+        interfaces.setdefault(name.split("__")[0], []).append(name)
     lines = [
         f"module {_WRAPPER}(input clk",
         *(f"  , input {span[name]}{name}" for name, _ in inputs),
         *(f"  , output {span[name]}{name}" for name, _ in outputs),
         ");",
         *(f"  reg {span[name]}{name}_now = 0;" for name, _ in inputs),
-        "  always @(posedge clk) begin",
-        *(f"    {name}_now <= {name};" for name, _ in inputs),
-        "  end",
+    ]
+    for names in interfaces.values():
+        lines.append(f"  always @(posedge clk iff ({' | '.join(f'({name}_now != {name})' for name in names)})) begin")
+        lines += [*(f"    {name}_now <= {name};" for name in names), "  end"]
+    lines += [
         f"  {design.top} core(.clk(clk)",
         *(f"    , .{name}({name}_now)" for name, _ in inputs),
         *(f"    , .{name}({name})" for name, _ in outputs),
