@@ -146,10 +146,7 @@ class Gearbox(wiring.Component):
             shown = stage
 
         reach = offset + head.need
-        crossed = [
-            lasts[place] & (count > place) & (reach > (place + 1) * line)
-            for place in range(places)
-        ]
+        crossed = [lasts[place] & (count > place) & (reach > (place + 1) * line) for place in range(places)]
         m.d.comb += [
             head.window.eq(shown),
             head.there.eq(settled & (level >= head.need)),

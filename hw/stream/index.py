@@ -23,6 +23,7 @@ SPARSE_KEPT = [kept for kept in KEPT_CHOICES if index_kind(kept) is not IndexKin
 HALVED = BLOCK // 2
 """The N whose index of 16 lanes is half an index word."""
 
+
 def index_rows(kept: int) -> int:
     """Rows whose index of one block fits an index word."""
     return INDEX_WORD_BITS // index_bits(kept)

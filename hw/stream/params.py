@@ -37,9 +37,7 @@ class ParamsSignature(wiring.Signature):
 
     def __init__(self, config: AcceleratorConfig):
         lanes = fill_groups(config) * BLOCK
-        super().__init__(
-            {"read": Out(1), "row": Out(range(fill_rows(config))), "lanes": In(lanes * PairLayout.size)}
-        )
+        super().__init__({"read": Out(1), "row": Out(range(fill_rows(config))), "lanes": In(lanes * PairLayout.size)})
 
 
 class GroupParams(wiring.Component):
@@ -129,7 +127,9 @@ class GroupParams(wiring.Component):
 
     def _serial(self, m: Module, writer) -> None:
         lanes = fill_rows(self._config) * BLOCK
-        m.submodules.queue = queue = Memory(shape=len(self.pairs.as_value()), depth=max(lanes // PARAM_ROWS, 2), init=[])
+        m.submodules.queue = queue = Memory(
+            shape=len(self.pairs.as_value()), depth=max(lanes // PARAM_ROWS, 2), init=[]
+        )
         enter, leave = queue.write_port(), queue.read_port(domain="comb")
         waiting, number = Signal(range(queue.depth + 1)), Signal(range(PARAM_ROWS))
         # Row r owns the lanes from r N on; N of them are written in a cycle.

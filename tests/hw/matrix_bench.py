@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catenary.hw.matrix.engine import MatrixEngine
-from catenary.hw.matrix.signatures import SLOTS, ConstantLayout, StepLayout, TileWriteLayout, fill_groups, groups_of, lanes_of
+from catenary.hw.matrix.signatures import (
+    SLOTS,
+    ConstantLayout,
+    StepLayout,
+    TileWriteLayout,
+    fill_groups,
+    groups_of,
+    lanes_of,
+)
 from catenary.hw.matrix.unit import MatrixUnit
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Context, Instruction, MatrixMatrix, MatrixVector, Score
