@@ -78,8 +78,8 @@ class HeadSignature(wiring.Signature):
 class Gearbox(wiring.Component):
     """A short queue of lines; a shifter shows what follows an offset inside its first line.
 
-    One line leaves in a cycle, which is as fast as they come. If a take has used up more than that, nothing is there until
-    the others have left, too.
+    One line leaves in a cycle, which is as fast as they come. If a take has used up more than that, nothing is there
+    until the others have left, too.
 
     Parameters:
         config: the accelerator.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scales and zeros of one group of columns, kept for each lane, so that they need no multiplexers when they are used."""
+"""Scales and zeros of one group of columns, kept for each lane, so that their use needs no multiplexers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PairLayout = data.StructLayout({"scale": 8, "zero": 8})
 
 
 def param_rows(config: AcceleratorConfig, kept: int) -> int:
-    """Rows whose scales and zeros are taken in one cycle: those of one tile write or less, unless they wait in a queue."""
+    """Rows whose scales and zeros a cycle takes: those of one tile write or less, unless they wait in a queue."""
     groups = fill_groups(config)
     return PARAM_ROWS if groups == 1 else min(PARAM_ROWS * groups, groups * BLOCK // kept)
 
