@@ -154,7 +154,7 @@ class Expander(wiring.Component):
         return m
 
     def _codes(self, m: Module) -> list[Signal]:
-        """By group, its codes in bytes. Groups take turns with codes of 8 bits, of which there are fewer in ``codes``."""
+        """By group, its codes in bytes. Groups take turns with codes of 8 bits: ``codes`` holds fewer."""
         wide = wide_groups(self._config)
         split = []
         for group in range(fill_groups(self._config)):
