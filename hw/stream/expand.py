@@ -28,8 +28,8 @@ OWN_COLUMNS = sum(lane << COLUMN_BITS * lane for lane in range(BLOCK))
 class Expander(wiring.Component):
     """Computes ``(q - z) * s`` modulo 256 for the codes of each cell, with the column that each lane multiplies.
 
-    Four cycles: split codes, and read scales, zeros and index; subtract; multiply; select. The index is decoded meanwhile.
-    Steps of complete slots wait in a FIFO behind it, which cannot overflow, because each of them holds a slot.
+    Four cycles: split codes, and read scales, zeros and index; subtract; multiply; select. Meanwhile the index is
+    decoded. Steps of complete slots wait in a FIFO behind it, which cannot overflow, because each of them holds a slot.
 
     Parameters:
         config: the accelerator.
@@ -154,7 +154,7 @@ class Expander(wiring.Component):
         return m
 
     def _codes(self, m: Module) -> list[Signal]:
-        """By group, its codes in bytes. Groups take turns with codes of 8 bits, which are as many as ``codes`` holds."""
+        """By group, its codes in bytes. Groups take turns with codes of 8 bits: ``codes`` holds fewer."""
         wide = wide_groups(self._config)
         split = []
         for group in range(fill_groups(self._config)):

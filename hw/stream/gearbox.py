@@ -78,8 +78,8 @@ class HeadSignature(wiring.Signature):
 class Gearbox(wiring.Component):
     """A short queue of lines; a shifter shows what follows an offset inside its first line.
 
-    One line leaves in a cycle, which is as fast as they come. If a take has used up more than that, nothing is there until
-    the others have left, too.
+    One line leaves in a cycle, which is as fast as they come. If a take has used up more than that, nothing is there
+    until the others have left, too.
 
     Parameters:
         config: the accelerator.
@@ -146,10 +146,7 @@ class Gearbox(wiring.Component):
             shown = stage
 
         reach = offset + head.need
-        crossed = [
-            lasts[place] & (count > place) & (reach > (place + 1) * line)
-            for place in range(places)
-        ]
+        crossed = [lasts[place] & (count > place) & (reach > (place + 1) * line) for place in range(places)]
         m.d.comb += [
             head.window.eq(shown),
             head.there.eq(settled & (level >= head.need)),

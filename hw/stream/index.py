@@ -23,6 +23,7 @@ SPARSE_KEPT = [kept for kept in KEPT_CHOICES if index_kind(kept) is not IndexKin
 HALVED = BLOCK // 2
 """The N whose index of 16 lanes is half an index word."""
 
+
 def index_rows(kept: int) -> int:
     """Rows whose index of one block fits an index word."""
     return INDEX_WORD_BITS // index_bits(kept)
@@ -40,8 +41,8 @@ class ColumnDecoder(wiring.Component):
     numbers, which are taken as they are, as is any other word that a cell brings instead. Of 8:16, half a word does.
 
     A bitmap is gone through from bit 0 on, and for each of four places it is known whether so many set bits were seen.
-    After how many bits this was so first is the column. Of 8:16, two rows of four places follow one another. All bitmaps
-    are worked on at once, bit by bit.
+    After how many bits this was so first is the column. Of 8:16, two rows of four places follow one another. All
+    bitmaps are worked on at once, bit by bit.
 
     Parameters:
         groups: of lanes.

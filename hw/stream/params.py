@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scales and zeros of one group of columns, kept for each lane, so that they need no multiplexers when they are used."""
+"""Scales and zeros of one group of columns, kept for each lane, so that their use needs no multiplexers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PairLayout = data.StructLayout({"scale": 8, "zero": 8})
 
 
 def param_rows(config: AcceleratorConfig, kept: int) -> int:
-    """Rows whose scales and zeros are taken in one cycle: those of one tile write or less, unless they wait in a queue."""
+    """Rows whose scales and zeros a cycle takes: those of one tile write or less, unless they wait in a queue."""
     groups = fill_groups(config)
     return PARAM_ROWS if groups == 1 else min(PARAM_ROWS * groups, groups * BLOCK // kept)
 
@@ -37,9 +37,7 @@ class ParamsSignature(wiring.Signature):
 
     def __init__(self, config: AcceleratorConfig):
         lanes = fill_groups(config) * BLOCK
-        super().__init__(
-            {"read": Out(1), "row": Out(range(fill_rows(config))), "lanes": In(lanes * PairLayout.size)}
-        )
+        super().__init__({"read": Out(1), "row": Out(range(fill_rows(config))), "lanes": In(lanes * PairLayout.size)})
 
 
 class GroupParams(wiring.Component):
@@ -129,7 +127,9 @@ class GroupParams(wiring.Component):
 
     def _serial(self, m: Module, writer) -> None:
         lanes = fill_rows(self._config) * BLOCK
-        m.submodules.queue = queue = Memory(shape=len(self.pairs.as_value()), depth=max(lanes // PARAM_ROWS, 2), init=[])
+        m.submodules.queue = queue = Memory(
+            shape=len(self.pairs.as_value()), depth=max(lanes // PARAM_ROWS, 2), init=[]
+        )
         enter, leave = queue.write_port(), queue.read_port(domain="comb")
         waiting, number = Signal(range(queue.depth + 1)), Signal(range(PARAM_ROWS))
         # Row r owns the lanes from r N on; N of them are written in a cycle.

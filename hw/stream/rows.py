@@ -156,7 +156,7 @@ class RowReader(wiring.Component):
             for number, (stride, most) in enumerate(strides.items(), 1):
                 legal = [
                     place
-                    for place in range(0, fill)
+                    for place in range(fill)
                     if place % wide % most == 0 and place % wide + most <= wide and place + most <= fill
                 ]
                 fits = (self.depth == stride * BLOCK) & (rows_left >= most) & (in_line + most <= line_rows)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from catenary.hw.stream.front import StreamFront
+from catenary.hw.stream.gearbox import take_bits
 from catenary.isa import stream
 from catenary.isa.opcodes import Opcode
 from catenary.isa.registers import ErrorCause
 from catenary.isa.stream_layout import HEADER_FIELDS, stream_layouts
 from tests.hw.compiled import Compiled
 from tests.hw.front_driver import FrontDriver, rebuild
-from tests.hw.stream_configs import CONFIGS, SMALL, seeds
+from tests.hw.stream_configs import CONFIGS, HBM, SMALL, seeds
 from tests.weights import random_weights
 
 
@@ -164,3 +165,22 @@ def test_rate(bits, kept):
     fills = 3 * columns // 16 * -(-SMALL.block_rows(kept) * kept // 16)
     ideal = (len(data) - codes) // 8 + max(codes // 8, fills)
     assert result.cycles <= ideal * 1.02 + 3 * 12
+
+
+@pytest.mark.parametrize(
+    "bits, kept, columns", [(4, 16, 4096), (3, 16, 4096), (8, 16, 2048), (4, 8, 4096), (4, 4, 2048), (4, 2, 4096)]
+)
+def test_rate_of_wide_lines(bits, kept, columns):
+    """A line of ``hbm-slice`` a cycle, or a take where that is less, but for a cycle a group and few a row block."""
+    rows = HBM.block_rows(kept)
+    tensor = random_weights(np.random.default_rng(0), rows, columns, bits, 128, kept)
+    data = stream.pack(tensor, None, HBM)
+    driver = driver_of("hbm-slice", 0, pace=1)
+    driver.load(data)
+    result = driver.run(Opcode.MV, rows=rows, depth=columns, tokens=1)
+    check(result, data, columns, rows, HBM)
+    ((_, _, layout),) = stream_layouts(tensor.kept, columns, bits, tensor.group, False, HBM)
+    sections = [(run.count, section) for run in layout.runs() for section in (run.params, run.index, run.codes)]
+    takes = sum(count * -(-8 * section.used // take_bits(HBM)) for count, section in sections)
+    ideal = max(takes, len(data) // HBM.line_bytes)
+    assert result.cycles <= ideal + 2 * layout.groups + 40
