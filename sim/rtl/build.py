@@ -15,9 +15,10 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,7 @@ COUNT = "-fprofile-generate"
 # What the training did not reach is compiled as without a profile: other programs may well reach it.
 USE = ("-fprofile-use", "-fprofile-partial-training")
 
-_COUNTING_LIBRARY = "counting.so"
+_COUNTING = "counting"
 _DUMP = """
 extern "C" void __gcov_dump(void);
 extern "C" __attribute__((visibility("default"))) void dump_profile(void) { __gcov_dump(); }
@@ -75,6 +76,36 @@ class _Unit:
 
     source: Path
     flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Code:
+    """C++ of a model and what is around it.
+
+    Attributes:
+        folder: where it is, and objects go.
+        tools: to compile it with.
+        trace: as of :func:`build`.
+        quick: what counts for speed.
+        slow: what runs once.
+    """
+
+    folder: Path
+    tools: Toolchain
+    trace: Trace
+    quick: Sequence[Path]
+    slow: Sequence[Path]
+
+    def link(self, library: str, progress: Callable[[float], None], flags: tuple[str, ...] = ()) -> None:
+        """Compile and link; ``progress`` is told the share that is done, ``flags`` count where speed does."""
+        common = (*COMPILER_FLAGS, *_includes(self.tools, self.trace), "-I.", "-Imodel")
+        units = [_Unit(path, (*common, FAST, *flags)) for path in self.quick]
+        units += [_Unit(path, (*common, SLOW)) for path in self.slow if not path.with_suffix(".o").exists()]
+        _compile(units, self.folder, self.tools, progress)
+        objects = [f"{path.stem}.o" for path in (*self.quick, *self.slow)]
+        libraries = ["-llz4", "-lz"] if self.trace == "fst" else []
+        command = [*self.tools.compiler, *LINKER_FLAGS, *flags, *objects, *_runtime(self.tools, self.trace)]
+        _call([*command, *libraries, "-o", library], self.folder, self.tools)
 
 
 def build(
@@ -134,34 +165,12 @@ def build(
         (folder / "ports.h").write_text(_ports_header(design.ports, model / f"{PREFIX}.h"), encoding="utf-8")
         quick = [folder / name for name in sources if name.endswith(".cpp")]
         quick += _join(folder, _generated(model, slow=False))
-        slow = _join(folder, _generated(model, slow=True), "slow", 1)
-
-        def compile_(flags: tuple[str, ...], library: str, begin: float, end: float) -> None:
-            stage = "compiling to count" if COUNT in flags else "compiling"
-            common = (*COMPILER_FLAGS, *_includes(tools, trace), "-I.", "-Imodel")
-            units = [_Unit(path, (*common, FAST, *flags)) for path in quick]
-            units += [_Unit(path, (*common, SLOW)) for path in slow if not path.with_suffix(".o").exists()]
-            _compile(units, folder, tools, lambda share: progress(stage, begin + share * (end - begin)))
-            objects = [f"{path.stem}.o" for path in (*quick, *slow)]
-            libraries = ["-llz4", "-lz"] if trace == "fst" else []
-            command = [*tools.compiler, *LINKER_FLAGS, *flags, *objects, *_runtime(tools, trace), *libraries]
-            _call([*command, "-o", library], folder, tools)
-
+        code = _Code(folder, tools, trace, quick, _join(folder, _generated(model, slow=True), "slow", 1))
         if training is None:
-            compile_((), LIBRARY, 0.3, 0.95)
+            code.link(LIBRARY, lambda share: progress("compiling", 0.3 + 0.65 * share))
         else:
-            dump = folder / "dump.cpp"
-            dump.write_text(_DUMP, encoding="utf-8")
-            quick.append(dump)
-            compile_((COUNT,), _COUNTING_LIBRARY, 0.3, 0.55)
-            progress("training", 0.55)
-            try:
-                training(folder / _COUNTING_LIBRARY)
-            finally:  # also after an error: what is not dumped now would be when the process ends
-                ctypes.CDLL(str(folder / _COUNTING_LIBRARY)).dump_profile()
-            quick.remove(dump)
-            compile_(USE, LIBRARY, 0.6, 0.95)
-        for pattern in ("*.o", "*.gcda", "*.gcno", "unit_*.cpp", "model/*", "dump.cpp", _COUNTING_LIBRARY):
+            _tune(code, training, progress)
+        for pattern in ("*.o", "*.gcda", "*.gcno", "unit_*.cpp", "model/*", f"{_COUNTING}*"):
             for path in folder.glob(pattern):
                 path.unlink()
         model.rmdir()
@@ -170,6 +179,22 @@ def build(
     if training is not None or known("model", tuned):
         key = tuned
     return entry("model", key, make) / LIBRARY
+
+
+def _tune(code: _Code, training: Training, progress: Progress) -> None:
+    """Make the library with a profile of ``training``."""
+    dump = code.folder / f"{_COUNTING}.cpp"
+    dump.write_text(_DUMP, encoding="utf-8")
+    # A process knows a library that it has loaded by its path, and may try again after an error.
+    library = code.folder / f"{_COUNTING}_{time.time_ns()}.so"
+    counting = replace(code, quick=(*code.quick, dump))
+    counting.link(library.name, lambda share: progress("compiling to count", 0.3 + 0.25 * share), (COUNT,))
+    progress("training", 0.55)
+    try:
+        training(library)
+    finally:  # also after an error: what is not written now would be when the process ends
+        ctypes.CDLL(str(library)).dump_profile()
+    code.link(LIBRARY, lambda share: progress("compiling", 0.6 + 0.35 * share), USE)
 
 
 def _ports_header(ports: Sequence[Port], model: Path) -> str:
