@@ -52,8 +52,9 @@ COMPILER_FLAGS = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-uniq
 FAST, SLOW = "-O2", "-O0"
 LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-pthread")
 COUNT = "-fprofile-generate"
-# What the training did not reach is compiled as without a profile: other programs may well reach it.
-USE = ("-fprofile-use", "-fprofile-partial-training")
+# Without -fprofile-partial-training, so what the training does not reach is compiled for size: that was faster, also for
+# another model than the one trained with.
+USE = ("-fprofile-use",)
 
 _COUNTING = "counting"
 _DUMP = """
