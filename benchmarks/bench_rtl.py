@@ -2,7 +2,8 @@
 """The hardware design, simulated: cycles of the demo models, and how long simulating and building it take.
 
 Every run must write the tokens of ``iss`` and have its logits, bit for bit, or nothing is recorded. Cycles are those of
-the core's own counter. ``--quick`` decodes few tokens of one model and records nothing.
+the core's own counter. Speed is that of a tuned build, made with a profile of the first model. ``--quick`` decodes few
+tokens of one model and records nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks.record import ROOT
 from benchmarks.speed import note
 from catenary.boards.loader import load_accelerator
 from catenary.isa.program import Program
-from catenary.runtime.devices.rtl import RtlDevice, RtlOptions
+from catenary.runtime.devices.rtl import RtlDevice, RtlOptions, training_with
 from catenary.runtime.engine import Counters
 from catenary.runtime.generate import Generation
 from catenary.runtime.host import ProgramEngine
@@ -69,14 +70,21 @@ def prompt_of(program: Program) -> list[int]:
     return ids
 
 
+def compiled(name: str) -> Program:
+    """The program of one of :data:`MODELS`."""
+    directory, bits, sparsity = MODELS[name]
+    return catenary.compile(ROOT / "models" / directory, weight_bits=bits, sparsity=sparsity)
+
+
 def measure(program: Program, model: MemoryModel, steps: int, expected: Generation) -> Measurement:
-    """Run ``steps`` decode steps on the simulated core.
+    """Run ``steps`` decode steps on the simulated core, in a tuned build.
 
     Raises:
         SystemExit: the result is not ``expected``.
     """
     prefilled: list[Counters] = []
-    with ProgramEngine("rtl", "rtl", program, RtlDevice(program.config, RtlOptions(model))) as engine:
+    options = RtlOptions(model, training=training_with(program))
+    with ProgramEngine("rtl", "rtl", program, RtlDevice(program.config, options)) as engine:
 
         def on_token(_: int) -> None:
             if not prefilled:
@@ -103,8 +111,7 @@ def measure_models(names: list[str], steps: int, keep: bool) -> None:
     """Measure cycles, and the speed of the simulation with the first model; record them if ``keep``."""
     tell = note if keep else show
     for name in names:
-        directory, bits, sparsity = MODELS[name]
-        program = catenary.compile(ROOT / "models" / directory, weight_bits=bits, sparsity=sparsity)
+        program = compiled(name)
         with catenary.open_device("iss", program) as engine:
             expected = catenary.generate(engine, prompt_of(program), steps + 1, ignore_eos=True)
         useful = useful_bytes(program, steps)
@@ -121,14 +128,26 @@ def measure_models(names: list[str], steps: int, keep: bool) -> None:
                 tell("rtl.demo.decode.tokens_per_s.wall", steps / found.decode_s, "tokens/s", "wall", COMMAND)
 
 
-def measure_build() -> None:
-    """Record how long opening the core takes, in a new process: with an empty cache, and then with a full one."""
-    with tempfile.TemporaryDirectory() as cache:
-        for name in ("build", "build_cached"):
-            command = [sys.executable, "-m", "benchmarks.bench_rtl", "--open"]
+def measure_builds() -> None:
+    """Record how long opening the core takes, in a new process: with an empty cache, with a full one, and tuned.
+
+    The tuned build starts from an empty cache too, and includes its training.
+    """
+    for names in (("build", "build_cached"), ("build_tuned",)):
+        with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, "CATENARY_RTL_CACHE": cache}
-            done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-            note(f"rtl.{name}_s.small", float(done.stdout), "s", "wall", COMMAND)
+            for name in names:
+                command = [sys.executable, "-m", "benchmarks.bench_rtl", "--open", name]
+                done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+                note(f"rtl.{name}_s.small", float(done.stdout), "s", "wall", COMMAND)
+
+
+def open_core(tuned: bool) -> float:
+    """Seconds that opening the core takes in this process."""
+    training = training_with(compiled(next(iter(MODELS)))) if tuned else None
+    started = time.perf_counter()
+    with RtlDevice(load_accelerator("small"), RtlOptions(training=training)):
+        return time.perf_counter() - started
 
 
 def show(name: str, value: float, unit: str, source: str, command: str) -> None:
@@ -140,16 +159,14 @@ def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few tokens of one model; records nothing")
-    parser.add_argument("--open", action="store_true", help="only open the core, and print the seconds that took")
+    parser.add_argument("--open", metavar="BUILD", help="only open the core, and print the seconds that took")
     options = parser.parse_args()
     if options.open:
-        started = time.perf_counter()
-        with RtlDevice(load_accelerator("small")):
-            print(time.perf_counter() - started)
+        print(open_core(tuned=options.open == "build_tuned"))
     elif options.quick:
         measure_models(["sparse_w4"], 2, keep=False)
     else:
-        measure_build()
+        measure_builds()
         measure_models(list(MODELS), NEW_TOKENS, keep=True)
 
 

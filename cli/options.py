@@ -66,6 +66,14 @@ Trace = Annotated[
         "--trace", metavar="FILE", help="On rtl: write the waveform of all signals to FILE (.vcd or .fst); slow, large."
     ),
 ]
+Tune = Annotated[
+    bool,
+    typer.Option(
+        "--tune",
+        help="On rtl: build the simulation for speed, with a profile of this program. Takes minutes once for a core; "
+        "after that every run uses it.",
+    ),
+]
 Timeline = Annotated[
     Path | None,
     typer.Option(

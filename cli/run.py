@@ -93,6 +93,7 @@ def verb(
     stats: Annotated[bool, typer.Option("--stats", help="Show times and counters on stderr.")] = False,
     trace: options.Trace = None,
     timeline: options.Timeline = None,
+    tune: options.Tune = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> RunResult:
@@ -108,7 +109,7 @@ def verb(
     tokenizer = catenary.tokenizer(loaded)
     ids = read_prompt(prompt, prompt_file, prompt_ids, tokenizer)
     check_prompt(ids, loaded.graph.vocab, loaded.graph.max_context)
-    with open_engine(device, loaded, trace, timeline) as engine:
+    with open_engine(device, loaded, trace, timeline, tune) as engine:
         opened = time.perf_counter()
         printer = Printer(None if tokenizer is None else tokenizer.stream(ids), silent=json)
         waiting = ExitStack()

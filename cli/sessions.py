@@ -49,10 +49,16 @@ def _checkout() -> Path:
 
 
 def open_engine(
-    device: str | None, source: Program | ImportedModel, trace: Path | None = None, timeline: Path | None = None
+    device: str | None,
+    source: Program | ImportedModel,
+    trace: Path | None = None,
+    timeline: Path | None = None,
+    tune: bool = False,
 ) -> Engine:
     """``source`` on ``device``, with a progress bar for the builds that a model, or a simulation, may need."""
     from catenary.cli.progress import stages
 
     with stages() as progress:
-        return catenary.open_device(device, source, trace=trace, timeline=timeline, progress=progress, warn=warn)
+        return catenary.open_device(
+            device, source, trace=trace, timeline=timeline, tune=tune, progress=progress, warn=warn
+        )

@@ -27,11 +27,13 @@ class OpenOptions:
         trace: file for the waveform of all signals.
         timeline: file for what each unit executed when.
         progress: told of the stages of opening the device.
+        tune: build the simulation for speed, with a profile of the program.
     """
 
     trace: Path | None = None
     timeline: Path | None = None
     progress: Callable[[str, float], None] | None = None
+    tune: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,14 @@ def check_options(name: str, options: OpenOptions) -> None:
 
     Raises:
         DeviceError: the device is unknown.
-        UsageError: it writes no trace and no timeline.
+        UsageError: it writes no trace and no timeline, and has nothing to tune; or both are asked for at once.
     """
     if device_info(name).open_with is None:
-        for option in ("trace", "timeline"):
-            if getattr(options, option) is not None:
+        for option in ("trace", "timeline", "tune"):
+            if getattr(options, option):
                 raise UsageError(f"{option} must be asked of a device that simulates hardware (rtl), not of {name}")
+    if options.tune and options.trace:
+        raise UsageError("tune must not be asked for together with a trace, which has a build of its own")
 
 
 def open_device(name: str, source: Program | FloatModel, options: OpenOptions | None = None) -> Engine:

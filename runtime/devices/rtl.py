@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ from catenary.sim.rtl.timeline import write_timeline
 from catenary.sim.rtl.toolchain import missing_tools
 from catenary.sim.rtl.verilog import Design
 
+TRAINING_TOKENS = (1, 8, 1)
+"""A training runs a decode step, a short prompt and another decode step."""
+TRAINING_CYCLES = 200_000
+"""A training's step ends after so many cycles, in the middle where the model is large."""
+
 
 @dataclass(frozen=True)
 class RtlOptions:
@@ -38,6 +44,9 @@ class RtlOptions:
         trace: waveform to write, ``.vcd`` or ``.fst``; simulation is several times slower then.
         timeline: JSON to write of what each unit executed when.
         progress: told of the build, which takes a minute the first time.
+        training: tune the build by running this on a device that is not open yet, if there is no tuned one of this
+            core so far; :func:`training_with` makes one of a program. Any later device, with this or without, uses the
+            tuned build.
         design: makes the core.
     """
 
@@ -45,6 +54,7 @@ class RtlOptions:
     trace: Path | None = None
     timeline: Path | None = None
     progress: Progress = quiet
+    training: Callable[[RtlDevice], None] | None = None
     design: Callable[[AcceleratorConfig, Progress], Design] = core_design
 
 
@@ -56,11 +66,15 @@ class RtlDevice(MemoryDevice):
     Args:
         config: the accelerator.
         options: how to simulate.
+        library: a build of this very core that is there already.
     """
 
-    def __init__(self, config: AcceleratorConfig, options: RtlOptions | None = None) -> None:
+    def __init__(
+        self, config: AcceleratorConfig, options: RtlOptions | None = None, library: Path | None = None
+    ) -> None:
         self._config = config
         self._options = options or RtlOptions()
+        self._library = library
         self._simulator: Simulator | None = None
         self._driver: CoreDriver | None = None
         self._allocated = 0
@@ -94,7 +108,9 @@ class RtlDevice(MemoryDevice):
         trace_kind(options.trace)
         design = options.design(self._config, options.progress)
         sizes = [lines * width for width in self._config.port_bytes]
-        self._simulator = Simulator(design, sizes, options.model, options.trace, options.progress)
+        train = None if options.training is None else partial(_train, self._config, options, options.training)
+        traced = options.trace, options.progress
+        self._simulator = Simulator(design, sizes, options.model, *traced, train, self._library)
         self._driver = CoreDriver(self._simulator, self._config, "rtl")
         self._allocated = 0
         try:
@@ -175,6 +191,32 @@ class RtlDevice(MemoryDevice):
         return self.driver.counters()
 
 
+def training_with(program: Program, cycles: int = TRAINING_CYCLES) -> Callable[[RtlDevice], None]:
+    """A training that runs steps of ``program``, for at most ``cycles`` cycles each."""
+
+    def train(device: RtlDevice) -> None:
+        with ProgramEngine("rtl", "rtl", program, device) as engine:
+            simulator, position = device.simulator, 0
+            for count in TRAINING_TOKENS:
+                ids = [index % engine.vocab for index in range(min(count, engine.max_context - position))]
+                simulator.last_cycle = simulator.cycles + cycles
+                try:
+                    if ids:
+                        engine.run(ids, position)
+                        position += len(ids)
+                except DeviceError:
+                    if simulator.cycles < simulator.last_cycle:
+                        raise
+
+    return train
+
+
+def _train(
+    config: AcceleratorConfig, options: RtlOptions, training: Callable[[RtlDevice], None], library: Path
+) -> None:
+    training(RtlDevice(config, replace(options, training=None, timeline=None), library))
+
+
 def _disassemble(word: bytes) -> str:
     try:
         return format_instruction(decode(word))
@@ -190,7 +232,9 @@ def _available() -> tuple[bool, str]:
 
 
 def _open(program: Program, options: OpenOptions) -> ProgramEngine:
-    chosen = RtlOptions(trace=options.trace, timeline=options.timeline, progress=options.progress or quiet)
+    training = training_with(program) if options.tune else None
+    progress = options.progress or quiet
+    chosen = RtlOptions(trace=options.trace, timeline=options.timeline, progress=progress, training=training)
     return ProgramEngine("rtl", "rtl", program, RtlDevice(program.config, chosen))
 
 

@@ -3,30 +3,38 @@
 
 The compiler is called directly, one process per core: Verilator's runtime is compiled once per machine and kept, the
 model's files are joined into as many units as there are cores, since each pays for the headers again.
+
+Evaluating a large model is bound by fetching its instructions. A tuned build is compiled twice: once to count, in a run
+that the caller makes, how often each branch is taken, and then with these counts, so that what seldom runs lies apart.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from catenary.isa.errors import DeviceError
-from catenary.sim.rtl.cache import Progress, digest, entry, failed, quiet
+from catenary.sim.rtl.cache import Progress, digest, entry, failed, known, quiet
 from catenary.sim.rtl.gates import with_gated_clocks
 from catenary.sim.rtl.ports import CLOCK, RESET, Port, to_json
 from catenary.sim.rtl.registers import with_clocked_conditions
-from catenary.sim.rtl.toolchain import Toolchain, check_fst_headers, find_toolchain
+from catenary.sim.rtl.toolchain import Toolchain, check_fst_headers, check_profiles, find_toolchain
 from catenary.sim.rtl.verilog import Design
 
 Trace = Literal["", "vcd", "fst"]
 """Kind of waveform that a build can write; tracing slows it down, so only builds for it can."""
+
+Training = Callable[[Path], None]
+"""Runs the library that it is given, for a while, as the tuned one will run."""
 
 PREFIX = "Vtop"
 LIBRARY = "model.so"
@@ -43,6 +51,16 @@ VERILATOR_FLAGS = (
 COMPILER_FLAGS = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-w")
 FAST, SLOW = "-O2", "-O0"
 LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-pthread")
+COUNT = "-fprofile-generate"
+# Without -fprofile-partial-training, so what the training does not reach is compiled for size: that was faster, also for
+# another model than the one trained with.
+USE = ("-fprofile-use",)
+
+_COUNTING = "counting"
+_DUMP = """
+extern "C" void __gcov_dump(void);
+extern "C" __attribute__((visibility("default"))) void dump_profile(void) { __gcov_dump(); }
+"""
 
 _SMALL_BYTES = 150_000
 """Generated code up to this size is compiled as one unit."""
@@ -61,8 +79,44 @@ class _Unit:
     flags: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Code:
+    """C++ of a model and what is around it.
+
+    Attributes:
+        folder: where it is, and objects go.
+        tools: to compile it with.
+        trace: as of :func:`build`.
+        quick: what counts for speed.
+        slow: what runs once.
+    """
+
+    folder: Path
+    tools: Toolchain
+    trace: Trace
+    quick: Sequence[Path]
+    slow: Sequence[Path]
+
+    def link(self, library: str, progress: Callable[[float], None], flags: tuple[str, ...] = ()) -> None:
+        """Compile and link; ``progress`` is told the share that is done, ``flags`` count where speed does."""
+        common = (*COMPILER_FLAGS, *_includes(self.tools, self.trace), "-I.", "-Imodel")
+        units = [_Unit(path, (*common, FAST, *flags)) for path in self.quick]
+        units += [_Unit(path, (*common, SLOW)) for path in self.slow if not path.with_suffix(".o").exists()]
+        _compile(units, self.folder, self.tools, progress)
+        objects = [f"{path.stem}.o" for path in (*self.quick, *self.slow)]
+        libraries = ["-llz4", "-lz"] if self.trace == "fst" else []
+        command = [*self.tools.compiler, *LINKER_FLAGS, *flags, *objects, *_runtime(self.tools, self.trace)]
+        _call([*command, *libraries, "-o", library], self.folder, self.tools)
+
+
 def build(
-    design: Design, sources: Mapping[str, str], trace: Trace = "", progress: Progress = quiet, *, fast: bool = False
+    design: Design,
+    sources: Mapping[str, str],
+    trace: Trace = "",
+    progress: Progress = quiet,
+    *,
+    fast: bool = False,
+    training: Training | None = None,
 ) -> Path:
     """Compile a design and C++ code around it.
 
@@ -76,16 +130,22 @@ def build(
         progress: told of the stages.
         fast: make a model that runs faster, and takes longer to build: groups of registers rest while they do not
             change, and the clock is an input that changes once a cycle, so one evaluation is one cycle.
+        training: tune the build with this; called only where the cache has no tuned build yet. Without it a tuned
+            build is taken if there is one, since it differs in nothing but speed.
 
     Returns:
         The shared library, ready for ctypes.
 
     Raises:
-        DeviceError: a tool is missing, or failed; the message names the log.
+        DeviceError: a tool is missing, or failed, and the message names the log; or a build cannot be tuned.
     """
     tools = find_toolchain()
     if trace == "fst":
         check_fst_headers(tools)
+    if training is not None:
+        if trace:
+            raise DeviceError(f"A tuned build must write no waveform, not a .{trace} file")
+        check_profiles(tools)
     flags = (*VERILATOR_FLAGS, *COMPILER_FLAGS, FAST, SLOW, *LINKER_FLAGS, trace, str(fast))
     texts = [text for name in sorted(sources) for text in (name, sources[name])]
     own = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in (_FIELD_HEADER, *_RECIPE)]
@@ -103,21 +163,39 @@ def build(
         option = (f"--trace-{trace}",) if trace else ()
         command = [str(tools.verilator), "--cc", "top.v", "--top-module", design.top, "--prefix", PREFIX]
         _call([*command, "--Mdir", "model", *VERILATOR_FLAGS, *option], folder, tools)
-        progress("compiling", 0.3)
         (folder / "ports.h").write_text(_ports_header(design.ports, model / f"{PREFIX}.h"), encoding="utf-8")
-        common = (*COMPILER_FLAGS, *_includes(tools, trace), "-I.", "-Imodel")
-        units = [_Unit(folder / name, (*common, FAST)) for name in sources if name.endswith(".cpp")]
-        units += [_Unit(path, (*common, FAST)) for path in _join(folder, _generated(model, slow=False))]
-        units += [_Unit(path, (*common, SLOW)) for path in _join(folder, _generated(model, slow=True), "slow", 1)]
-        objects = [str(path.relative_to(folder)) for path in _compile(units, folder, tools, progress)]
-        libraries = ["-llz4", "-lz"] if trace == "fst" else []
-        command = [*tools.compiler, *LINKER_FLAGS, *objects, *_runtime(tools, trace), *libraries, "-o", LIBRARY]
-        _call(command, folder, tools)
-        for path in [*folder.glob("*.o"), *folder.glob("unit_*.cpp"), *model.iterdir()]:
-            path.unlink()
+        quick = [folder / name for name in sources if name.endswith(".cpp")]
+        quick += _join(folder, _generated(model, slow=False))
+        code = _Code(folder, tools, trace, quick, _join(folder, _generated(model, slow=True), "slow", 1))
+        if training is None:
+            code.link(LIBRARY, lambda share: progress("compiling", 0.3 + 0.65 * share))
+        else:
+            _tune(code, training, progress)
+        for pattern in ("*.o", "*.gcda", "*.gcno", "unit_*.cpp", "model/*", f"{_COUNTING}*"):
+            for path in folder.glob(pattern):
+                path.unlink()
         model.rmdir()
 
+    tuned = digest(key, COUNT, *USE)
+    if training is not None or known("model", tuned):
+        key = tuned
     return entry("model", key, make) / LIBRARY
+
+
+def _tune(code: _Code, training: Training, progress: Progress) -> None:
+    """Make the library with a profile of ``training``."""
+    dump = code.folder / f"{_COUNTING}.cpp"
+    dump.write_text(_DUMP, encoding="utf-8")
+    # A process knows a library that it has loaded by its path, and may try again after an error.
+    library = code.folder / f"{_COUNTING}_{time.time_ns()}.so"
+    counting = replace(code, quick=(*code.quick, dump))
+    counting.link(library.name, lambda share: progress("compiling to count", 0.3 + 0.25 * share), (COUNT,))
+    progress("training", 0.55)
+    try:
+        training(library)
+    finally:  # also after an error: what is not written now would be when the process ends
+        ctypes.CDLL(str(library)).dump_profile()
+    code.link(LIBRARY, lambda share: progress("compiling", 0.6 + 0.35 * share), USE)
 
 
 def _ports_header(ports: Sequence[Port], model: Path) -> str:
@@ -181,24 +259,27 @@ def _runtime(tools: Toolchain, trace: Trace) -> list[str]:
     def make(folder: Path) -> None:
         flags = (*COMPILER_FLAGS, *_includes(tools, trace), FAST)
         units = [_Unit(tools.root / "include" / name, flags) for name in _RUNTIME[trace]]
-        _compile(units, folder, tools, quiet)
+        _compile(units, folder, tools)
 
     key = digest(tools.versions, *COMPILER_FLAGS, FAST, trace, *_RUNTIME[trace])
     return [str(path) for path in sorted(entry("runtime", key, make).glob("*.o"))]
 
 
-def _compile(units: Sequence[_Unit], folder: Path, tools: Toolchain, progress: Progress) -> list[Path]:
+def _compile(
+    units: Sequence[_Unit], folder: Path, tools: Toolchain, progress: Callable[[float], None] = lambda share: None
+) -> None:
+    """Compile into ``folder``; ``progress`` is told the share that is done."""
     done = []
 
-    def compile_one(unit: _Unit) -> Path:
+    def compile_one(unit: _Unit) -> None:
         target = folder / f"{unit.source.stem}.o"
         _call([*tools.compiler, *unit.flags, "-c", str(unit.source), "-o", str(target)], folder, tools)
         done.append(target)
-        progress("compiling", 0.3 + 0.65 * len(done) / len(units))
-        return target
+        progress(len(done) / len(units))
 
+    progress(0.0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(compile_one, units))
+        list(pool.map(compile_one, units))
 
 
 def _call(command: Sequence[str], folder: Path, tools: Toolchain) -> None:

@@ -76,6 +76,11 @@ def entry(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     return path
 
 
+def known(kind: str, key: str) -> bool:
+    """Whether the cache has the folder ``kind-key``."""
+    return (cache_folder() / f"{kind}-{key}").is_dir()
+
+
 def failed(path: Path) -> Path:
     """Where what was made of the entry ``path`` lies after a failure."""
     return path.with_name(f"{path.name}.failed")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catenary.isa.errors import DeviceError
-from catenary.sim.rtl.build import Trace, build
+from catenary.sim.rtl.build import Trace, Training, build
 from catenary.sim.rtl.cache import Progress, quiet
 from catenary.sim.rtl.memory_model import MemoryModel
 from catenary.sim.rtl.ports import Field, Port
@@ -125,10 +125,13 @@ class Simulator:
         model: timing of the memories.
         trace: file for the waveform of everything that follows, ``.vcd`` or ``.fst``; simulation is slower then.
         progress: told of the build.
+        training: tune the build with this, if there is no tuned one yet; not with a trace.
+        library: a build of this very design that is there already.
 
     Attributes:
         interface: the core's interfaces.
         memory: uint8 [bytes] per port, shared with the simulation: what the host writes there the core reads.
+        last_cycle: :meth:`wait` ends there at the latest.
 
     Raises:
         DeviceError: a tool is missing, the build failed, the trace cannot be written, or memory is short.
@@ -141,18 +144,23 @@ class Simulator:
         model: MemoryModel | None = None,
         trace: Path | None = None,
         progress: Progress = quiet,
+        training: Training | None = None,
+        library: Path | None = None,
     ) -> None:
         model = model or MemoryModel()
         self.interface = find_interface(design.ports)
         if len(memory_bytes) != len(self.interface.memories):
             raise DeviceError(f"Memory must have {len(self.interface.memories)} ports, not {len(memory_bytes)}")
-        folder = Path(__file__).parent
-        sources = {name: (folder / name).read_text(encoding="utf-8") for name in SOURCES}
-        library = build(with_input_registers(design), sources, trace_kind(trace), progress, fast=trace is None)
+        if library is None:
+            folder, kind = Path(__file__).parent, trace_kind(trace)
+            sources = {name: (folder / name).read_text(encoding="utf-8") for name in SOURCES}
+            top = with_input_registers(design)
+            library = build(top, sources, kind, progress, fast=trace is None, training=training)
         try:
             self.memory: tuple[NDArray[np.uint8], ...] = tuple(np.zeros(size, np.uint8) for size in memory_bytes)
         except MemoryError:
             raise DeviceError(f"Memory of rtl must fit into this computer, not be {sum(memory_bytes)} bytes") from None
+        self.last_cycle = _FOREVER
         self._library = _load(library)
         self._host: ctypes.c_void_p | None = self._make(model)
         for index, data in enumerate(self.memory):
@@ -240,11 +248,13 @@ class Simulator:
         Raises:
             DeviceError: the core does not answer, or broke a rule of AXI4.
         """
-        deadline, last = time.monotonic() + seconds, self.cycles + cycles
+        deadline, last = time.monotonic() + seconds, min(self.cycles + cycles, self.last_cycle)
         while True:
             left = min(CALL_SECONDS, deadline - time.monotonic())
             outcome = Outcome(
-                self._library.host_wait(self._host, address, mask, POLL_CYCLES, last - self.cycles, max(left, 0.0))
+                self._library.host_wait(
+                    self._host, address, mask, POLL_CYCLES, max(last - self.cycles, 0), max(left, 0.0)
+                )
             )
             if outcome is not Outcome.TIME_UP:
                 break

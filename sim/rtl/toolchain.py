@@ -35,12 +35,14 @@ class Toolchain:
         root: Verilator's folder, whose ``include`` holds the runtime.
         compiler: command of the C++ compiler.
         versions: one line that changes whenever a tool does; part of every cache key.
+        is_gcc: whether the compiler is GCC, under whatever name.
     """
 
     verilator: Path
     root: Path
     compiler: tuple[str, ...]
     versions: str
+    is_gcc: bool
 
 
 def missing_tools() -> tuple[str, ...]:
@@ -73,7 +75,8 @@ def find_toolchain() -> Toolchain:
     about = subprocess.run([*compiler, "-v"], capture_output=True, text=True, check=False)
     lines = about.stderr.splitlines()
     names = [f"{name} {_version(name)}" for name in _PACKAGES]
-    return Toolchain(program, root, compiler, "; ".join([*names, shlex.join(compiler), *lines[-1:]]))
+    versions = "; ".join([*names, shlex.join(compiler), *lines[-1:]])
+    return Toolchain(program, root, compiler, versions, any(line.startswith("gcc version") for line in lines))
 
 
 def check_fst_headers(toolchain: Toolchain) -> None:
@@ -88,6 +91,16 @@ def check_fst_headers(toolchain: Toolchain) -> None:
         if subprocess.run(command, input=source, capture_output=True, text=True, check=False).returncode:
             wanted = f"{header} (apt-get install {package}), or be a .vcd trace"
             raise DeviceError(f"A .fst trace must find {wanted}")
+
+
+def check_profiles(toolchain: Toolchain) -> None:
+    """Check that the compiler makes profiles, and uses them, as GCC does.
+
+    Raises:
+        DeviceError: it is another compiler.
+    """
+    if not toolchain.is_gcc:
+        raise DeviceError(f"A tuned build must have GCC as its compiler (CXX=g++), not {toolchain.compiler[0]}")
 
 
 def _compiler() -> tuple[str, ...]:

@@ -160,6 +160,7 @@ def open_device(
     *,
     trace: str | PathLike[str] | None = None,
     timeline: str | PathLike[str] | None = None,
+    tune: bool = False,
     progress: Callable[[str, float], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Engine:
@@ -171,6 +172,8 @@ def open_device(
             ``graph-fp32``; the program is kept in a cache.
         trace: on ``rtl``: write the waveform of all signals to this ``.vcd`` or ``.fst`` file.
         timeline: on ``rtl``: write what each unit executed when to this JSON file, for ui.perfetto.dev.
+        tune: on ``rtl``: if there is no tuned build of the simulation yet, make one with a profile of this program;
+            from then on every run uses it. Needs GCC, and not together with ``trace``.
         progress: told of the stages of that compilation, and of building the simulation of hardware.
         warn: told, in one line, when the cache is of no use.
 
@@ -179,7 +182,7 @@ def open_device(
 
     Raises:
         DeviceError: the device is unknown or unavailable, or refuses the program.
-        UsageError: a trace or timeline is asked of a device that writes none.
+        UsageError: a trace, timeline or tuned build is asked of a device that simulates no hardware.
 
     >>> with catenary.open_device("reference", "model.cat") as engine:
     ...     engine.device
@@ -192,7 +195,7 @@ def open_device(
     is_program = isinstance(loaded, Program)
     name = name or ("iss" if is_program else "graph-fp32")
     waveform, events = (None if file is None else Path(file) for file in (trace, timeline))
-    options = devices.OpenOptions(waveform, events, progress)
+    options = devices.OpenOptions(waveform, events, progress, tune)
     devices.check_options(name, options)
     if not isinstance(loaded, Program) and devices.device_info(name).takes == "program":
         from catenary.boards.loader import load_accelerator
