@@ -134,8 +134,10 @@ def test_closed_device_says_so() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # compiles twice, in a cache of its own
 def test_a_tuned_core_copies_as_before(device: RtlDevice, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CATENARY_RTL_CACHE", str(tmp_path))
+    design = design_of(DummyCore(CONFIG))
     data = np.random.default_rng(2).integers(0, 256, 44 * 50, dtype=np.uint8).tobytes()
     trained: list[RtlDevice] = []
 
@@ -155,7 +157,7 @@ def test_a_tuned_core_copies_as_before(device: RtlDevice, monkeypatch: pytest.Mo
 
     found = []
     for training in (train, train, None):
-        with RtlDevice(CONFIG, replace(OPTIONS, training=training)) as core:
+        with RtlDevice(CONFIG, replace(OPTIONS, training=training, design=lambda config, progress: design)) as core:
             found.append(copy(core))
     assert len(trained) == 1
     assert found == [copy(device)] * 3
