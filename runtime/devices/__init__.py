@@ -107,6 +107,8 @@ def check_options(name: str, options: OpenOptions) -> None:
         for option in ("trace", "timeline"):
             if getattr(options, option) is not None:
                 raise UsageError(f"{option} must be asked of a device that simulates hardware (rtl), not of {name}")
+    if options.tune and options.trace:
+        raise UsageError("tune must not be asked for together with a trace, which has a build of its own")
 
 
 def open_device(name: str, source: Program | FloatModel, options: OpenOptions | None = None) -> Engine:

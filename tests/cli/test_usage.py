@@ -49,6 +49,14 @@ BAD = {
         ["run", "{model}", "--prompt", "x", "--device", "iss", "--timeline", "x.json"],
         "timeline must be asked of a device that simulates hardware (rtl), not of iss",
     ),
+    "tune": (
+        ["run", "{model}", "--prompt", "x", "--device", "iss", "--tune"],
+        "tune must be asked of a device that simulates hardware (rtl), not of iss",
+    ),
+    "tune-trace": (
+        ["run", "{model}", "--prompt", "x", "--device", "rtl", "--tune", "--trace", "x.vcd"],
+        "tune must not be asked for together with a trace",
+    ),
     "trace-kind": (
         ["run", "{model}", "--prompt", "x", "--device", "rtl", "--trace", "x.txt"],
         "Trace must be a .vcd or .fst file, not 'x.txt'",

@@ -133,6 +133,34 @@ def test_closed_device_says_so() -> None:
             call()
 
 
+def test_a_tuned_core_copies_as_before(device: RtlDevice, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CATENARY_RTL_CACHE", str(tmp_path))
+    data = np.random.default_rng(2).integers(0, 256, 44 * 50, dtype=np.uint8).tobytes()
+    trained: list[RtlDevice] = []
+
+    def copy(core: RtlDevice) -> tuple[Counters, bytes]:
+        core.write(10, data)
+        assert core.run(0, [10, 200, 50], 30).done
+        return core.counters(), core.read(200, len(data))
+
+    def train(core: RtlDevice) -> None:
+        trained.append(core)
+        with core:
+            copy(core)
+            core.simulator.last_cycle = core.simulator.cycles + 1000
+            with pytest.raises(DeviceError, match="must end within"):
+                core.run(0, [0, 0, 1, Mode.HANG], 30)
+            assert core.simulator.cycles < core.simulator.last_cycle + 1000
+
+    found = []
+    for training in (train, train, None):
+        with RtlDevice(CONFIG, replace(OPTIONS, training=training)) as core:
+            found.append(copy(core))
+    assert len(trained) == 1
+    assert found == [copy(device)] * 3
+    assert len(list(tmp_path.glob("model-*.lock"))) == 1, "the build without a profile was never needed"
+
+
 def test_timeline_is_written_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     with RtlDevice(CONFIG, replace(OPTIONS, timeline=path)) as device:

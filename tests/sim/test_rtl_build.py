@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,6 +221,58 @@ def test_a_compiler_error_names_the_log() -> None:
 def test_a_verilator_error_names_the_log() -> None:
     with pytest.raises(DeviceError, match=r"verilator_bin must succeed, not end with status 1: %Error.*build\.log"):
         build(Design("module top(; endmodule", "top", ()), {"shim.cpp": SHIM})
+
+
+def test_a_tuned_build_is_made_once_and_then_found(own_cache: Path) -> None:
+    design, sources = design_of(Adder()), {"shim.cpp": SHIM}
+    trained: list[Path] = []
+    stages: list[str] = []
+
+    def train(library: Path) -> None:
+        trained.append(library)
+        assert ctypes.CDLL(str(library)).answer() == 42
+
+    def make(training: Callable[[Path], None] | None = None, fast: bool = True) -> Path:
+        return build(design, sources, progress=lambda stage, _: stages.append(stage), fast=fast, training=training)
+
+    plain = make()
+    assert make() == plain
+    stages.clear()
+    tuned = make(train)
+    assert tuned != plain
+    assert list(dict.fromkeys(stages)) == ["translating Verilog to C++", "compiling to count", "training", "compiling"]
+    assert ctypes.CDLL(str(tuned)).answer() == 42
+    left = {path.name for path in tuned.parent.iterdir()}
+    assert left == {path.name for path in plain.parent.iterdir()}, "no profile, counters or objects stay"
+    log = (tuned.parent / "build.log").read_text()
+    assert log.count("verilator_bin") == 1
+    assert "-fprofile-use" in log
+    stages.clear()
+    assert make(train) == make() == tuned
+    assert (len(trained), stages) == (1, [])
+    assert make(fast=False) != tuned
+
+
+def test_a_training_that_fails_leaves_no_tuned_build(own_cache: Path) -> None:
+    def train(library: Path) -> None:
+        ctypes.CDLL(str(library)).answer()
+        raise DeviceError("no such tokens")
+
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="no such tokens"):
+            build(design_of(Adder()), {"shim.cpp": SHIM}, training=train)
+    [kept] = own_cache.glob("model-*.failed")
+    assert list(kept.glob("*.gcda")), "written now, not when the process ends"
+
+
+def test_what_cannot_be_tuned_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    design, sources = design_of(Adder()), {"shim.cpp": SHIM}
+    with pytest.raises(DeviceError, match=r"must write no waveform, not a \.vcd file"):
+        build(design, sources, "vcd", training=lambda library: None)
+    tools = replace(toolchain.find_toolchain(), compiler=("clang++",), is_gcc=False)
+    monkeypatch.setattr(build_module, "find_toolchain", lambda: tools)
+    with pytest.raises(DeviceError, match=r"must have GCC as its compiler \(CXX=g\+\+\), not clang\+\+"):
+        build(design, sources, training=lambda library: None)
 
 
 def test_missing_tools_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
