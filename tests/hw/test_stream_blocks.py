@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from catenary.hw.matrix.signatures import fill_rows
 from catenary.hw.stream.front import StreamFront
 from catenary.hw.stream.gearbox import take_bits
 from catenary.isa import stream
@@ -270,3 +271,25 @@ def test_rate_of_wide_lines(bits, kept, columns):
         ideal_takes += run.count * (sections + run.blocks * (2 if bits == 8 else 1))
     ideal = max(ideal_takes, len(data) // HBM.line_bytes)
     assert result.cycles <= ideal + 2 * layout.groups + 40
+
+
+@pytest.mark.parametrize("name, columns", [("small", 1024), ("hbm-slice", 2048)])
+def test_rate_of_outliers_and_tables(name, columns):
+    """An entry a cycle and every tile write of its slots, and some 20 cycles for a table, in a full row block."""
+    config = CONFIGS[name]
+    rows, cycles = config.block_rows(16), {}
+    for table, outliers in ((False, 0), (False, rows * columns // 512), (True, 0)):
+        rng = np.random.default_rng(0)
+        tensor = random_weights(rng, rows, columns, 4, 128, 16, table=table, outliers=outliers)
+        data = stream.pack(tensor, None, config)
+        driver = driver_of(name, 0, pace=1)
+        driver.load(data)
+        result = driver.run(Opcode.MV, rows=rows, depth=columns, tokens=1)
+        check(result, data, columns, rows, config)
+        cycles[table, outliers] = result.cycles
+        if outliers:
+            words = stream.read_block(data, 0, columns, config).layout.outlier_words
+            (slots,) = outlier_slots(data, columns, rows, config)
+            bound = words + (fill_rows(config) - 1) * len(slots) + 12
+            assert result.cycles - cycles[False, 0] <= bound
+    assert cycles[True, 0] - cycles[False, 0] <= 20
