@@ -4,7 +4,7 @@
 One long layer of 4-bit weights in groups of 128 is multiplied by one token (MV) and by as many as fit (MM). Of the MAC
 that the array could have made, ``chain.lane_use`` counts those whose weight is stored, padding excluded:
 
-* in MM during all cycles of the instruction in which it did not wait for the stream, row blocks' beginnings included;
+* in MM during all cycles of the instruction but those in which the unit waited for other units or for the stream;
 * in MV during cycles in which the array worked. How often it does is up to the memory: a cycle of the array uses more
   weights than the ports bring. ``chain.work_share.mv`` is its share of the cycles that were not lost to the stream.
 
@@ -35,7 +35,9 @@ COMMAND = "python -m benchmarks.bench_lanes"
 ACCELERATORS = ("hbm-slice", "small")
 COLUMNS = 4096
 BITS, GROUP = 4, 128
-BLOCKS = 2
+COUNTED = ("ARRAY", "BUSY_MATRIX", "STALL_TOKENS_MATRIX", "STALL_STREAM_MATRIX")
+"""Registers of the core, which count on from run to run."""
+BLOCKS = 4
 """Row blocks of the layer, all full."""
 
 
@@ -85,15 +87,17 @@ def main() -> None:
             tensor = layer(config, kept)
             cases += [(mode, kept, tokens, case(config, tensor, tokens)) for mode, tokens in modes(config)]
         device = RtlDevice(config, RtlOptions(model=MemoryModel.unthrottled()))
+        before = dict.fromkeys(COUNTED, 0)
         runs = run_cases(device, [program for *_, program in cases], timeout_s=600)
         for mode, kept, tokens, program in cases:
             found = next(runs)
             expected = run_case(iss_device(config, len(program.image)), program)
             if difference := expected.difference(found, config.line_bytes):
                 raise SystemExit(f"{program.name} on {name}: {difference}")
-            read = device.driver.read
+            counts = {name: device.driver.read(name) for name in COUNTED}
+            worked, busy, *stalls = (counts[name] - before[name] for name in COUNTED)
+            before, fed = counts, busy - sum(stalls)
             macs = BLOCKS * config.block_rows(kept) * kept * (COLUMNS // BLOCK) * tokens
-            worked, fed = read("ARRAY"), read("BUSY_MATRIX") - read("STALL_STREAM_MATRIX")
             if mode == "mv":
                 share = worked / fed
                 note(f"chain.work_share.mv.{pattern(kept)}{suffix}", share, "fraction", "rtl", COMMAND)

@@ -123,12 +123,15 @@ class MatrixMatrix(_Linear):
             for t in range(tokens):
                 for r in range(block.rows):
                     acc = sum(block.weight[r][k] * A[act + t * act_stride][k] for k in range(depth))
+                    acc += sum(v * A[act + t * act_stride][k] for v, k in block.outliers[r])
                     y = (float(acc) * block.row_scale[r]) * V[scales + t]
                     V[out + t * out_stride + done + r] = y + block.bias[r] if block.has_bias else y
             done += block.rows
 
-    ``done`` must end at ``rows`` exactly. Each weight is expanded once and kept for all tokens. What remains of a line
-    after the last block of a stream is padding: the first block of the next load starts at a line.
+    ``done`` must end at ``rows`` exactly. A weight is what codes, table, scales and zeros of the row block make of it;
+    ``outliers[r]`` are value and column of each entry of row ``r``. Each weight is expanded once and kept for all
+    tokens. What remains of a line after the last block of a stream is padding: the first block of the next load starts
+    at a line.
     """
 
     opcode = Opcode.MM

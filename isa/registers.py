@@ -46,7 +46,7 @@ class ErrorCause(IntEnum):
     CODE_RANGE = 2, "the program counter left the code: END is missing, or ENTRY is too large"
     ADDRESS_RANGE = 3, "an address behind the end of memory or of a buffer, or a value too large for its field"
     BUS_ERROR = 4, "a memory port answered with an error response"
-    STREAM_FORMAT = 5, "a row block's header is damaged, or announces other rows or columns than the instruction"
+    STREAM_FORMAT = 5, "a row block's header or outlier is damaged, or rows or columns are not those of the instruction"
     STREAM_LEAK = 6, "lines were left in the stream FIFO at END"
     TOKEN_LEAK = 7, "tokens were left at END, or a token counter overflowed"
     WATCHDOG = 8, "no instruction finished and no line moved for WATCHDOG cycles"

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FP32 multiplication."""
 
-from itertools import zip_longest
-
-from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.hdl import Value, ValueLike
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -70,7 +68,7 @@ class FpMul(wiring.Component):
         # 2: multiply.
         product = Signal(2 * MANTISSA_BITS, reset_less=True)
         with m.If(self.enable):
-            m.d.sync += [product.eq(self._product(multiplicand, multiplier)), multiplied.eq(unpacked)]
+            m.d.sync += [product.eq(multiplicand * multiplier), multiplied.eq(unpacked)]
 
         # 3: normalise and round. 24 ones and an exponent one too small are half way, at least, to 2**-126.
         large, rest = product[-1], product[: MANTISSA_BITS - 2]
@@ -89,19 +87,6 @@ class FpMul(wiring.Component):
             m.d.sync += self.o.eq(pack(m, normal, multiplied, rounds_up(normal) | almost_normal, octaves=large))
         return m
 
-    def _product(self, a: Signal, b: Signal) -> ValueLike:
-        """The product of two mantissas: four 18-bit multipliers."""
-        return a * b
-
-
-class LeanFpMul(FpMul):
-    """:class:`FpMul` with one 18-bit multiplier, for devices that have none to spare; additions do the rest."""
-
-    def _product(self, a: Signal, b: Signal) -> ValueLike:
-        low, high = slice(0, PORT_BITS), slice(PORT_BITS, MANTISSA_BITS)
-        cross = gated_sum(a[high], b[low]) + gated_sum(b[high], a[low])
-        return a[low] * b[low] + (cross << PORT_BITS) + (gated_sum(a[high], b[high]) << 2 * PORT_BITS)
-
 
 def product_of(m: Module, enable: Value, a: Value, b: Value, name: str) -> Value:
     """``a * b`` of up to 34 unsigned bits each, with a register behind the four multipliers of 18 bits."""
@@ -111,11 +96,3 @@ def product_of(m: Module, enable: Value, a: Value, b: Value, name: str) -> Value
     product = Signal.like(outer, name=name)
     m.d.comb += product.eq(outer + (cross << PORT_BITS))
     return product
-
-
-def gated_sum(bits: Value, factor: Value) -> ValueLike:
-    """``bits * factor`` as a tree of additions, which no synthesis tool takes for a multiplication."""
-    terms = [Mux(bit, factor << place, 0) for place, bit in enumerate(bits)]
-    while len(terms) > 1:
-        terms = [sum(pair) for pair in zip_longest(terms[::2], terms[1::2], fillvalue=Const(0, 1))]
-    return terms[0]

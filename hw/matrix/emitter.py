@@ -13,7 +13,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import V_ADDRESS_BITS, VRead, VWrite
-from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.accumulators import SUM_BITS
 from catenary.hw.matrix.array import BlockLayout
 from catenary.hw.matrix.constants import Constants
@@ -50,7 +49,6 @@ class Emitter(wiring.Component):
     Parameters:
         config: the accelerator.
         lanes: results per cycle, a power of two up to 16; default :func:`emit_lanes`.
-        multiplier: see :class:`Epilogue`.
 
     Members:
         start: pulse: an instruction that emits begins; what follows, up to ``fresh``, is stable until it has ended.
@@ -69,10 +67,9 @@ class Emitter(wiring.Component):
         fault: an address behind V.
     """
 
-    def __init__(self, config: AcceleratorConfig, lanes: int | None = None, multiplier: type[FpMul] = FpMul):
+    def __init__(self, config: AcceleratorConfig, lanes: int | None = None):
         self._config = config
         self._lanes = emit_lanes(config) if lanes is None else lanes
-        self._multiplier = multiplier
         super().__init__(
             {
                 "start": In(1),
@@ -105,7 +102,7 @@ class Emitter(wiring.Component):
         m = Module()
         config, lanes = self._config, self._lanes
         m.submodules.constants = constants = Constants(config, lanes)
-        m.submodules.epilogue = epilogue = Epilogue(config, lanes, self._multiplier)
+        m.submodules.epilogue = epilogue = Epilogue(config, lanes)
         connect(m, flipped(self.constants), constants.write)
         connect(m, flipped(self.v_read), constants.v_read)
         for name in ("scale_at", "bias_at", "scales", "biases", "tokens_at", "tokens"):

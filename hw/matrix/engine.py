@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from catenary.hw.buffers.signatures import ABeside, ARead, VRead, VWrite
 from catenary.hw.dsp.segment import Primitive
-from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.array import MultiplierArray
 from catenary.hw.matrix.emitter import RECORD, Emitter
 from catenary.hw.matrix.signatures import SLOTS, ArrayFeed, lanes_of, tokens_of
@@ -35,7 +34,6 @@ class MatrixEngine(wiring.Component):
     Parameters:
         config: the accelerator.
         slots: of the tile ring.
-        multiplier: what the emitter multiplies with; see :class:`~catenary.hw.matrix.epilogue.Epilogue`.
         primitive: what the array multiplies with.
 
     Members:
@@ -59,10 +57,9 @@ class MatrixEngine(wiring.Component):
         self,
         config: AcceleratorConfig,
         slots: int = SLOTS,
-        multiplier: type[FpMul] = FpMul,
         primitive: Primitive = Primitive.BEHAVIOURAL,
     ):
-        self._config, self._slots, self._multiplier, self._primitive = config, slots, multiplier, primitive
+        self._config, self._slots, self._primitive = config, slots, primitive
         beside = {"a_beside": Out(ABeside())} if tokens_of(config) > 1 else {}
         super().__init__(
             {
@@ -89,7 +86,7 @@ class MatrixEngine(wiring.Component):
         m = Module()
         feed = self.feed
         m.submodules.array = array = MultiplierArray(self._config, self._slots, self._primitive)
-        m.submodules.emitter = emitter = Emitter(self._config, multiplier=self._multiplier)
+        m.submodules.emitter = emitter = Emitter(self._config)
         connect(m, flipped(feed.tile), array.tile)
         connect(m, flipped(feed.steps), array.steps)
         connect(m, flipped(feed.constants), emitter.constants)

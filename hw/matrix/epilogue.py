@@ -52,13 +52,11 @@ class Epilogue(wiring.Component):
     Both orders of one addition and two multiplications take equally long, so each lane has one adder and two
     multipliers whose operands are switched, and every result takes ``latency`` enabled cycles.
 
-    A multiplier that served twice per result would save as much again and halve the rate: sums of few columns and short
-    keys would wait for it.
+    A multiplier that served twice per result would halve the rate, and sums of few columns would wait for it.
 
     Parameters:
         config: the accelerator.
         lanes: results in a beat.
-        multiplier: what multiplies; has the interface of :class:`FpMul`.
 
     Members:
         enable: while 0, every register holds.
@@ -70,9 +68,9 @@ class Epilogue(wiring.Component):
         occupied: a beat is in the pipeline.
     """
 
-    def __init__(self, config: AcceleratorConfig, lanes: int, multiplier: type[FpMul] = FpMul):
-        self._lanes, self._multiplier = lanes, multiplier
-        self.latency = IntToFloat.latency + 2 * multiplier.latency + FpAdd.latency
+    def __init__(self, config: AcceleratorConfig, lanes: int):
+        self._lanes = lanes
+        self.latency = IntToFloat.latency + 2 * FpMul.latency + FpAdd.latency
         beat, row = BeatLayout(config, lanes), RowAddress(config, lanes)
         super().__init__(
             {
@@ -111,10 +109,10 @@ class Epilogue(wiring.Component):
 
         # Where the operands of each operator are due. Scales and biases are asked for a cycle ahead.
         converted = IntToFloat.latency
-        row_scaled = converted + self._multiplier.latency
-        token_scaled = row_scaled + self._multiplier.latency
+        row_scaled = converted + FpMul.latency
+        token_scaled = row_scaled + FpMul.latency
         merged = converted + FpAdd.latency
-        merged_scaled = merged + self._multiplier.latency
+        merged_scaled = merged + FpMul.latency
         m.d.comb += [
             self.scale_at.eq(beats[converted - 1].row),
             self.bias_at.eq(beats[token_scaled - 1].row),
@@ -124,8 +122,8 @@ class Epilogue(wiring.Component):
 
         for lane in range(self._lanes):
             m.submodules[f"convert_{lane}"] = convert = IntToFloat(SUM_BITS)
-            m.submodules[f"first_{lane}"] = first = self._multiplier()
-            m.submodules[f"second_{lane}"] = second = self._multiplier()
+            m.submodules[f"first_{lane}"] = first = FpMul()
+            m.submodules[f"second_{lane}"] = second = FpMul()
             m.submodules[f"add_{lane}"] = add = FpAdd()
             m.d.comb += [unit.enable.eq(self.enable) for unit in (convert, first, second, add)]
             high = Signal(Float32, name=f"high_{lane}", reset_less=True)

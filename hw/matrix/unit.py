@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from catenary.hw.buffers.signatures import ABeside, ARead, VRead, VWrite
 from catenary.hw.dsp.segment import Primitive
-from catenary.hw.fp.multiply import FpMul
 from catenary.hw.matrix.engine import MatrixEngine
 from catenary.hw.matrix.signatures import SLOTS, tokens_of
 from catenary.hw.memory.line_reader import line_layout
@@ -27,7 +26,6 @@ class MatrixUnit(wiring.Component):
     Parameters:
         config: the accelerator.
         slots: of the tile ring.
-        multiplier: what multiplies floats; see :class:`~catenary.hw.matrix.epilogue.Epilogue`.
         primitive: what multiplies codes.
 
     Members:
@@ -45,10 +43,9 @@ class MatrixUnit(wiring.Component):
         self,
         config: AcceleratorConfig,
         slots: int = SLOTS,
-        multiplier: type[FpMul] = FpMul,
         primitive: Primitive = Primitive.BEHAVIOURAL,
     ):
-        self._config, self._slots, self._multiplier, self._primitive = config, slots, multiplier, primitive
+        self._config, self._slots, self._primitive = config, slots, primitive
         beside = {"a_beside": Out(ABeside())} if tokens_of(config) > 1 else {}
         super().__init__(
             {
@@ -67,7 +64,7 @@ class MatrixUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.front = front = StreamFront(self._config, self._slots)
-        m.submodules.engine = engine = MatrixEngine(self._config, self._slots, self._multiplier, self._primitive)
+        m.submodules.engine = engine = MatrixEngine(self._config, self._slots, self._primitive)
         connect(m, flipped(self.lines), front.lines)
         connect(m, front.a_read, flipped(self.rows_read))
         connect(m, front.feed, engine.feed)

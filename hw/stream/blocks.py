@@ -7,20 +7,22 @@ from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import SLOTS, fill_groups, fill_rows, lanes_of
+from catenary.hw.matrix.signatures import SLOTS, WEIGHT_BITS, fill_groups, fill_rows, lanes_of
 from catenary.hw.stream.cell import CellLayout, Select, wide_groups, wide_turns
 from catenary.hw.stream.constants import CONSTANT_BITS, constants_of
 from catenary.hw.stream.funnel import FunnelSignature
 from catenary.hw.stream.gearbox import NARROW_BITS
 from catenary.hw.stream.header import HeaderCheck, HeaderLayout
 from catenary.hw.stream.index import HALVED, index_rows
+from catenary.hw.stream.outliers import EntryLayout
 from catenary.hw.stream.params import PairLayout, param_rows
 from catenary.hw.stream.products import times
+from catenary.hw.stream.table import PAIR_BITS
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import MatrixMatrix
 from catenary.isa.stream_layout import BITS_CODES, index_bits
-from catenary.isa.tensors import BLOCK, KEPT_CHOICES
+from catenary.isa.tensors import BLOCK, KEPT_CHOICES, TABLE_ENTRIES
 
 RECORD = record_layout(MatrixMatrix)
 
@@ -29,19 +31,22 @@ class Section(enum.Enum, shape=3):
     """Sections of a row block, in the order in which they come; the last three come once per group."""
 
     HEADER = 0
-    SCALES = 1
-    BIAS = 2
-    PARAMS = 3
-    INDEX = 4
-    CODES = 5
+    TABLE = 1
+    SCALES = 2
+    BIAS = 3
+    OUTLIERS = 4
+    PARAMS = 5
+    INDEX = 6
+    CODES = 7
 
 
 class BlockReader(wiring.Component):
     """Takes row blocks off the stream until an instruction has all its rows.
 
-    Every section but the header is read in *passes* over the rows: one for scales, biases and the scales and zeros of a
-    group, one for each block of 16 columns of index and codes. For each group of lanes that a tile write holds, a cycle
-    takes what fits of: 2 FP32, 4 pairs of scale and zero, one index word, 16 codes, or 8 of 8 bits.
+    Sections of rows are read in *passes* over them: one for scales, biases and the scales and zeros of a group, one for
+    each block of 16 columns of index and codes. For each group of lanes that a tile write holds, a cycle takes what
+    fits of: 2 FP32, 4 pairs of scale and zero, one index word, 16 codes, or 8 of 8 bits. Of outliers, each of which is
+    a pass of its own, it takes one; of a table two entries, every other cycle.
 
     Parameters:
         config: the accelerator.
@@ -58,9 +63,10 @@ class BlockReader(wiring.Component):
         arrived: ... is aligned now.
         section: what a take in this cycle belongs to.
         count: how many items of it.
-        ends: it is the last of its pass.
+        ends: it is the last of its section.
         opens: pulse: it is the first of its section.
         kept: log2 N of the row block.
+        row_count, blocks: of its header.
         bank_claim: a row block wants a bank; held until ``bank_given``.
         bank_given: it has ``bank`` from now on.
         bank: of accumulators and constants.
@@ -71,6 +77,13 @@ class BlockReader(wiring.Component):
         constants_pending: some have not been written yet.
         params_ready: the scales and zeros that ``cell`` needs will have been written.
         params_busy: some wait to be written.
+        table_restore: pulse: the row block has no table.
+        table_room: entries of a table can be taken.
+        table_busy: some have not been written yet.
+        outliers_clear: pulse: a row block begins.
+        outliers_room: an outlier can be taken.
+        outliers_busy: some have not become cells yet.
+        outliers_bad: one is wrong.
         cell: of a take of codes.
     """
 
@@ -92,6 +105,8 @@ class BlockReader(wiring.Component):
                 "ends": Out(1),
                 "opens": Out(1),
                 "kept": Out(range(len(KEPT_CHOICES))),
+                "row_count": Out(range(lanes_of(config) + 1)),
+                "blocks": Out(HeaderLayout["blocks"].width),
                 "bank_claim": Out(1),
                 "bank_given": In(1),
                 "bank": In(1),
@@ -102,6 +117,13 @@ class BlockReader(wiring.Component):
                 "constants_pending": In(1),
                 "params_ready": In(1),
                 "params_busy": In(1),
+                "table_restore": Out(1),
+                "table_room": In(1),
+                "table_busy": In(1),
+                "outliers_clear": Out(1),
+                "outliers_room": In(1),
+                "outliers_busy": In(1),
+                "outliers_bad": In(1),
                 "cell": Out(CellLayout(config, slots)),
             }
         )
@@ -128,7 +150,7 @@ class BlockReader(wiring.Component):
         group_blocks = Signal(16)
         m.d.comb += group_blocks.eq(Mux(blocks_left < header.group_blocks, blocks_left, header.group_blocks))
         last_group = blocks_left == group_blocks
-        passes_left = group_blocks - passes_done
+        passes_left = Mux(section == Section.OUTLIERS, header.outliers, group_blocks) - passes_done
 
         # Full row blocks of 8:16 have half an index line for every tile write. Where a slot is an odd number of those,
         # two blocks of columns share a line.
@@ -153,6 +175,12 @@ class BlockReader(wiring.Component):
             return [most.eq(items), size.eq(times(count, item_bits))]
 
         with m.Switch(section):
+            with m.Case(Section.TABLE):
+                m.d.comb += takes(1, PAIR_BITS)
+                m.d.comb += row_items.eq(TABLE_ENTRIES * WEIGHT_BITS // PAIR_BITS)
+            with m.Case(Section.OUTLIERS):
+                m.d.comb += takes(1, EntryLayout.size)
+                m.d.comb += [row_items.eq(1), passes_end.eq(passes_left == 1)]
             with m.Case(Section.SCALES, Section.BIAS):
                 m.d.comb += takes(constants_of(self._config), CONSTANT_BITS)
             with m.Case(Section.PARAMS):
@@ -187,8 +215,10 @@ class BlockReader(wiring.Component):
             count.eq(Mux(pass_ends, left, most)),
             self.section.eq(section),
             self.count.eq(count),
-            self.ends.eq(pass_ends),
+            self.ends.eq(pass_ends & passes_end),
             self.kept.eq(header.kept),
+            self.row_count.eq(header.rows),
+            self.blocks.eq(header.blocks),
         ]
 
         # The cell of a take of codes.
@@ -206,7 +236,7 @@ class BlockReader(wiring.Component):
             step.slot.eq(self.slot),
             step.kept.eq(header.kept),
             step.act_word.eq(block),
-            step.first.eq(block == 0),
+            step.first.eq((block == 0) & (header.outliers == 0)),
             step.last.eq(passes_end & last_group),
             step.rows.eq(header.rows),
             step.has_bias.eq(header.has_bias),
@@ -217,7 +247,8 @@ class BlockReader(wiring.Component):
             ),
         ]
 
-        wanted, room = Signal(), Signal()
+        wanted, room, settled = Signal(), Signal(), Signal()
+        m.d.comb += settled.eq(~self.table_busy & ~self.outliers_busy)
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 m.d.sync += rows_left.eq(self.rows)
@@ -241,9 +272,13 @@ class BlockReader(wiring.Component):
                 m.next = "CHECK"
 
             with m.State("CHECK"):
-                m.d.comb += self.bank_claim.eq(check.ok)
+                m.d.comb += [
+                    self.bank_claim.eq(check.ok),
+                    self.outliers_clear.eq(1),
+                    self.table_restore.eq(header.table == 0),
+                ]
                 m.d.sync += [
-                    section.eq(Section.SCALES),
+                    section.eq(Mux(header.table == 0, Section.SCALES, Section.TABLE)),
                     begun.eq(0),
                     items_done.eq(0),
                     passes_done.eq(0),
@@ -265,32 +300,37 @@ class BlockReader(wiring.Component):
                     funnel.size.eq(size),
                     wanted.eq(begun | funnel.aligned),
                     funnel.align.eq(~wanted),
-                    room.eq(1),
+                    room.eq(settled),
                     self.waiting.eq(wanted & room & ~funnel.ready),
                     funnel.take.eq(wanted & room & funnel.ready & ~funnel.truncated),
                 ]
                 with m.Switch(section):
+                    with m.Case(Section.TABLE):
+                        m.d.comb += room.eq(self.table_room)
                     with m.Case(Section.SCALES, Section.BIAS):
-                        m.d.comb += room.eq(self.constants_room)
+                        m.d.comb += room.eq(settled & self.constants_room)
+                    with m.Case(Section.OUTLIERS):
+                        m.d.comb += room.eq(self.outliers_room)
                     with m.Case(Section.PARAMS):
-                        m.d.comb += room.eq(begun | ~self.params_busy)
+                        m.d.comb += room.eq(settled & (begun | ~self.params_busy))
                     with m.Case(Section.CODES):
                         # The last step must find all constants written.
                         complete = step.last & pass_ends
                         opens_slot = (row == 0) & (turn == 0)
                         m.d.comb += [
                             room.eq(
-                                (~opens_slot | self.slot_free)
+                                settled
+                                & (~opens_slot | self.slot_free)
                                 & ~(complete & self.constants_pending)
                                 & (self.params_ready | ~affine)
                             ),
                             self.slot_claim.eq(funnel.take & opens_slot),
                         ]
                 m.d.comb += self.opens.eq(funnel.take & ~begun)
-                with m.If(wanted & funnel.truncated):
+                with m.If((wanted & funnel.truncated) | self.outliers_bad):
                     m.next = "BAD"
 
-                new_group = Signal()
+                new_group, constants_end = Signal(), Signal()
                 with m.If(funnel.take):
                     m.d.sync += [begun.eq(1), items_done.eq(items_done + most)]
                     with m.If(section == Section.CODES):
@@ -304,12 +344,16 @@ class BlockReader(wiring.Component):
                     with m.If(pass_ends & passes_end):
                         m.d.sync += begun.eq(0)
                         with m.Switch(section):
+                            with m.Case(Section.TABLE):
+                                m.d.sync += section.eq(Section.SCALES)
                             with m.Case(Section.SCALES):
                                 with m.If(header.has_bias):
                                     m.d.sync += section.eq(Section.BIAS)
                                 with m.Else():
-                                    m.d.comb += new_group.eq(1)
+                                    m.d.comb += constants_end.eq(1)
                             with m.Case(Section.BIAS):
+                                m.d.comb += constants_end.eq(1)
+                            with m.Case(Section.OUTLIERS):
                                 m.d.comb += new_group.eq(1)
                             with m.Case(Section.PARAMS):
                                 m.d.sync += section.eq(Mux(sparse, Section.INDEX, Section.CODES))
@@ -327,7 +371,9 @@ class BlockReader(wiring.Component):
                                     m.next = "END"
                                 with m.Else():
                                     m.d.comb += new_group.eq(1)
-                with m.If(new_group):
+                with m.If(constants_end & (header.outliers != 0)):
+                    m.d.sync += section.eq(Section.OUTLIERS)
+                with m.Elif(new_group | constants_end):
                     m.d.sync += section.eq(Mux(affine, Section.PARAMS, Mux(sparse, Section.INDEX, Section.CODES)))
 
             # What is left of the last line behind the last row block is dropped, unless another row block follows.

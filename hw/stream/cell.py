@@ -47,6 +47,8 @@ class CellLayout(data.StructLayout):
         mask: groups that are written.
         count: lanes that have a code; the others get weight 0.
         each: they are ``count`` in each group.
+        single: the only lane that has a code is number ``count``.
+        joins: lanes that have no code keep the weight and the column that they had in the cell before.
         repeat: every group has the same codes, the first 16.
         bits: width of a code, as headers encode it; codes of 8 bits are weights, others have scales and zeros.
         select: how lanes choose activations.
@@ -64,6 +66,8 @@ class CellLayout(data.StructLayout):
                 "mask": fill_groups(config),
                 "count": range(fill_groups(config) * BLOCK + 1),
                 "each": 1,
+                "single": 1,
+                "joins": 1,
                 "repeat": 1,
                 "bits": range(len(BITS_CODES)),
                 "select": Select,

@@ -14,6 +14,7 @@ from catenary.hw.stream.cell import CellLayout, Select, wide_groups
 from catenary.hw.stream.gearbox import take_bits
 from catenary.hw.stream.index import HALVED, INDEX_WORD_BITS, ColumnDecoder, is_bitmap
 from catenary.hw.stream.params import PairLayout, ParamsSignature
+from catenary.hw.stream.table import TABLE_CODE_BITS, TableSignature
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.stream_layout import BITS_CODES
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
@@ -26,10 +27,11 @@ OWN_COLUMNS = sum(lane << COLUMN_BITS * lane for lane in range(BLOCK))
 
 
 class Expander(wiring.Component):
-    """Computes ``(q - z) * s`` modulo 256 for the codes of each cell, with the column that each lane multiplies.
+    """Computes ``(T[q] - z) * s`` modulo 256 for the codes of each cell, with the column that each lane multiplies.
 
-    Four cycles: split codes, and read scales, zeros and index; subtract; multiply; select. Meanwhile the index is
-    decoded. Steps of complete slots wait in a FIFO behind it, which cannot overflow, because each of them holds a slot.
+    Four cycles: split codes, and read scales, zeros and index; look up and subtract; multiply; select. Meanwhile the
+    index is decoded. Steps of complete slots wait in a FIFO behind it, which cannot overflow, because each of them
+    holds a slot.
 
     Parameters:
         config: the accelerator.
@@ -41,6 +43,7 @@ class Expander(wiring.Component):
         codes: packed from bit 0 on.
         index: the index line of the cell, one cycle later.
         params: scales and zeros of the row block.
+        table: what its codes stand for.
         tile: tile writes.
         steps: steps of complete slots.
         busy: a cell or a step is still here.
@@ -55,6 +58,7 @@ class Expander(wiring.Component):
                 "codes": In(take_bits(config)),
                 "index": In(INDEX_WORD_BITS * fill_groups(config)),
                 "params": Out(ParamsSignature(config)),
+                "table": Out(TableSignature(config)),
                 "tile": Out(TileWrite(config, slots)),
                 "steps": Out(stream.Signature(StepLayout(config, slots))),
                 "busy": Out(1),
@@ -113,12 +117,14 @@ class Expander(wiring.Component):
             with m.If(valid[stage - 2]):
                 m.d.sync += in_use[-1].eq(in_use[-2])
                 m.d.sync += [after.eq(before) for before, after in zip(whole[-2], whole[-1], strict=True)]
+        m.d.comb += self.table.codes.eq(
+            Cat(codes[lane // BLOCK].word_select(lane % BLOCK, SIGNED_BITS)[:TABLE_CODE_BITS] for lane in lanes)
+        )
         with m.If(valid[0]):
             for lane in lanes:
                 pair = data.View(PairLayout, self.params.lanes.word_select(lane, PairLayout.size))
-                # Unsigned codes have at most half the bits of a signed one.
-                code = codes[lane // BLOCK].word_select(lane % BLOCK, SIGNED_BITS)[: SIGNED_BITS // 2]
-                m.d.sync += [differences[lane].eq(code - pair.zero), scales[lane].eq(pair.scale)]
+                entry = self.table.entries.word_select(lane, WEIGHT_BITS)
+                m.d.sync += [differences[lane].eq(entry - pair.zero), scales[lane].eq(pair.scale)]
         with m.If(valid[1]):
             m.d.sync += [products[lane].eq(differences[lane] * scales[lane]) for lane in lanes]
 
@@ -131,8 +137,11 @@ class Expander(wiring.Component):
                 group, place = divmod(lane, BLOCK)
                 code = whole[-1][group].word_select(place, SIGNED_BITS)
                 weight = Mux(in_use[-1][lane], Mux(signed, code, products[lane]), 0)
-                m.d.sync += weights[group][place].eq(weight.as_signed())
+                with m.If(in_use[-1][lane] | ~third.joins):
+                    m.d.sync += weights[group][place].eq(weight.as_signed())
         m.d.comb += [
+            decoder.joins.eq(third.joins),
+            decoder.places.eq(in_use[-1]),
             self.tile.valid.eq(valid[3]),
             tile.slot.eq(written.step.slot),
             tile.row.eq(written.row),
@@ -176,12 +185,14 @@ class Expander(wiring.Component):
         groups, wide = fill_groups(self._config), wide_groups(self._config)
         used, below = Signal(BLOCK * groups), Signal(BLOCK * groups)
         whole, rest = self.cell.count[exact_log2(BLOCK) :], Signal(BLOCK)
-        m.d.comb += rest.eq((1 << self.cell.count[: exact_log2(BLOCK)]) - 1)
-        parts = [Mux(whole == group, rest, (whole > group).replicate(BLOCK)) for group in range(groups)]
+        one = 1 << self.cell.count[: exact_log2(BLOCK)]
+        m.d.comb += rest.eq(Mux(self.cell.single, one, one - 1))
+        before = [((whole > group) & ~self.cell.single).replicate(BLOCK) for group in range(groups)]
+        parts = [Mux(whole == group, rest, before[group]) for group in range(groups)]
         m.d.comb += [below.eq(Cat(parts)), used.eq(below)]
         if groups > 1:
             with m.If(self.cell.each):
                 m.d.comb += used.eq(below[:BLOCK].replicate(groups))
-            with m.Elif(self.cell.bits == BITS_CODES.index(SIGNED_BITS)):
+            with m.Elif((self.cell.bits == BITS_CODES.index(SIGNED_BITS)) & ~self.cell.single):
                 m.d.comb += used.eq(Cat(below.word_select(group % wide, BLOCK) for group in range(groups)))
         return used

@@ -7,7 +7,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from catenary.hw.buffers.signatures import ARead
+from catenary.hw.buffers.signatures import CODE_BITS, ARead
 from catenary.hw.matrix.signatures import SLOTS, ArrayFeed
 from catenary.hw.memory.line_reader import line_layout
 from catenary.hw.stream.blocks import BlockReader, Section
@@ -17,9 +17,11 @@ from catenary.hw.stream.expand import Expander
 from catenary.hw.stream.funnel import Aligner, Funnel
 from catenary.hw.stream.gearbox import Gearbox
 from catenary.hw.stream.index import IndexBuffer
+from catenary.hw.stream.outliers import OutlierReader
 from catenary.hw.stream.params import GroupParams
 from catenary.hw.stream.rows import RowReader
 from catenary.hw.stream.slots import BankPair, SlotRing
+from catenary.hw.stream.table import CodeTable
 from catenary.hw.unit import CAUSE_BITS
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
@@ -84,6 +86,8 @@ class StreamFront(wiring.Component):
         m.submodules.constants = constants = ConstantsQueue(config)
         m.submodules.index = index = IndexBuffer(config)
         m.submodules.params = params = GroupParams(config)
+        m.submodules.table = table = CodeTable(config)
+        m.submodules.outliers = outliers = OutlierReader(config, self._slots)
         m.submodules.expander = expander = Expander(config, self._slots)
 
         connect(m, flipped(self.lines), gearbox.lines)
@@ -91,6 +95,7 @@ class StreamFront(wiring.Component):
         connect(m, rows.a_read, flipped(self.a_read))
         connect(m, constants.port, flipped(feed.constants))
         connect(m, expander.params, params.port)
+        connect(m, expander.table, table.port)
         connect(m, expander.tile, flipped(feed.tile))
         connect(m, expander.steps, flipped(feed.steps))
 
@@ -159,17 +164,30 @@ class StreamFront(wiring.Component):
             index.clear.eq(blocks.opens & (blocks.section == Section.INDEX)),
             index.write.eq(arrived & (taken == Section.INDEX)),
             index.data.eq(aligner.data),
-            index.read.eq(expander.valid & (taken_cell.select == Select.INDEX)),
+            index.read.eq(expander.valid & (expander.cell.select == Select.INDEX)),
             index.following.eq(taken_cell.following),
-            expander.valid.eq(aligner.valid & is_cell),
-            expander.cell.eq(taken_cell),
+            table.write.eq(arrived & (taken == Section.TABLE)),
+            table.pair.eq(aligner.data),
+            table.restore.eq(blocks.table_restore),
+            outliers.clear.eq(blocks.outliers_clear),
+            outliers.kept.eq(blocks.kept),
+            outliers.rows.eq(blocks.row_count),
+            outliers.blocks.eq(blocks.blocks),
+            outliers.write.eq(arrived & (taken == Section.OUTLIERS)),
+            outliers.word.eq(aligner.data),
+            outliers.ends.eq(ends),
+            # Codes are not taken before all outliers have become cells.
+            expander.valid.eq((aligner.valid & is_cell) | outliers.valid),
+            expander.cell.eq(Mux(outliers.valid, outliers.cell, taken_cell)),
             expander.codes.eq(aligner.data),
             expander.index.eq(index.line),
         ]
+        with m.If(outliers.valid):
+            m.d.comb += expander.codes[: CODE_BITS * BLOCK].eq(outliers.value.replicate(BLOCK))
 
         claim = Signal()  # of a bank, by CONTEXT
         m.d.comb += [
-            slots.claim.eq(blocks.slot_claim | rows.slot_claim),
+            slots.claim.eq(blocks.slot_claim | rows.slot_claim | outliers.slot_claim),
             slots.freed.eq(feed.freed),
             banks.claim.eq(blocks.bank_claim | rows.bank_claim | claim),
             feed.bank.eq(banks.bank),
@@ -178,6 +196,14 @@ class StreamFront(wiring.Component):
             blocks.constants_pending.eq(constants.pending),
             blocks.params_ready.eq(params.ready),
             blocks.params_busy.eq(params.busy),
+            blocks.table_room.eq(table.room),
+            blocks.table_busy.eq(table.busy),
+            blocks.outliers_room.eq(outliers.room),
+            blocks.outliers_busy.eq(outliers.busy),
+            blocks.outliers_bad.eq(outliers.bad),
+            outliers.slot_free.eq(slots.free),
+            outliers.slot.eq(slots.slot),
+            outliers.bank.eq(banks.bank),
             self.stream_empty.eq(gearbox.empty),
             self.stall_stream.eq(blocks.waiting | rows.waiting),
             self.stall_buffer.eq(rows.waiting_buffer),

@@ -11,15 +11,20 @@ from catenary.hw.matrix.signatures import lanes_of
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import MatrixMatrix
-from catenary.isa.stream_layout import HEADER_FIELDS, MAGIC, SPARSE_GROUP_BLOCKS, VERSION, index_kind
+from catenary.isa.stream_layout import (
+    BITS_CODES,
+    HEADER_FIELDS,
+    MAGIC,
+    SPARSE_GROUP_BLOCKS,
+    VERSION,
+    index_kind,
+)
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
 HeaderLayout = data.StructLayout({field.name: field.width for field in HEADER_FIELDS})
 """A header; fields follow one another without gaps, as :data:`HEADER_FIELDS` says."""
 
-FIXED = {"magic": MAGIC, "version": VERSION} | dict.fromkeys(
-    ("table", "reserved_a", "outliers", "checksum_row", "reserved_b"), 0
-)
+FIXED = {"magic": MAGIC, "version": VERSION} | dict.fromkeys(("reserved_a", "checksum_row", "reserved_b"), 0)
 """Fields that have only one legal value."""
 
 _RECORD = record_layout(MatrixMatrix)
@@ -60,6 +65,7 @@ class HeaderCheck(wiring.Component):
             header.rows <= self.rows,
             header.blocks == (self.depth + (BLOCK - 1)) // BLOCK,
             header.group_blocks != 0,
+            (header.table == 0) | ((header.table == 1) & (header.bits != BITS_CODES.index(8))),
         ]
         by_kept = Signal()
         with m.Switch(header.kept):

@@ -54,6 +54,8 @@ class ColumnDecoder(wiring.Component):
         halved: N is 8.
         half: for 8:16, which half of the line.
         word: for every group, what counts if ``bitmaps`` is not set.
+        joins: ``latency`` - 1 cycles after ``valid``: only the lanes in ``places`` get a new column.
+        places: see ``joins``.
         columns: for every lane, ``latency`` cycles after ``valid``, and only then.
     """
 
@@ -70,6 +72,8 @@ class ColumnDecoder(wiring.Component):
                 "halved": In(1),
                 "half": In(1),
                 "word": In(line),
+                "joins": In(1),
+                "places": In(groups * BLOCK),
                 "columns": Out(line),
             }
         )
@@ -131,8 +135,13 @@ class ColumnDecoder(wiring.Component):
                         m.d.comb += column.eq(~early)
                     found.append(column)
         columns = [column[number] for number in range(2 * groups) for column in found]
-        with m.If(valid[1]):
+        with m.If(valid[1] & ~self.joins):
             m.d.sync += self.columns.eq(Mux(bitmaps[1], Cat(columns), words[1]))
+        with m.Elif(valid[1]):
+            for lane in range(groups * BLOCK):
+                with m.If(self.places[lane]):
+                    after, before = (value.word_select(lane, COLUMN_BITS) for value in (self.columns, words[1]))
+                    m.d.sync += after.eq(before)
         return m
 
     def _walk(self, m: Module, name: str, bits, before, halved):

@@ -209,21 +209,49 @@ class FrontDriver:
         return not self.lines and bool(self.model.peek("stream_empty"))
 
 
+@dataclass
+class Rebuilt:
+    """What the row blocks that MM or MV handed over say.
+
+    Attributes:
+        weights: int8 [rows, depth].
+        scales: of rows, as bits.
+        biases: by row block, as bits or ``None``.
+        added: int64 [rows, depth]: the sum of the outliers of each weight.
+        outlier_steps: by row block, the columns' blocks of its outlier steps.
+    """
+
+    weights: np.ndarray
+    scales: np.ndarray
+    biases: list
+    added: np.ndarray
+    outlier_steps: list[list[int]]
+
+
 def rebuild(result, depth):
-    """Weights int8 [rows, depth], scales and biases (as bits) of the row blocks that MM or MV handed over."""
-    matrix, scales, biases = [], [], []
+    """The :class:`Rebuilt` row blocks of what MM or MV handed over."""
+    matrix, scales, biases, sums, slots = [], [], [], [], []
     blocks: list[Step] = []
     constants = iter(result.constants)
     for step in result.steps:
         assert step.first == (not blocks)
-        assert step.act_word == len(blocks)
         blocks.append(step)
         if not step.last:
             continue
         kept = 1 << step.kept
         rows = np.zeros((step.rows, -(-depth // BLOCK) * BLOCK), np.int8)
+        assert all((part.kept, part.bank, part.part_base) == (step.kept, step.bank, 0) for part in blocks)
+        single, blocks = np.split(np.array(blocks), [len(blocks) - rows.shape[1] // BLOCK])
+        added = np.zeros(rows.shape, np.int64)
+        owners = np.arange(step.rows * kept) // kept
+        for part in single:
+            columns = part.act_word * BLOCK + part.index[: len(owners)]
+            np.add.at(added, (owners, columns), part.weights[: len(owners)].astype(np.int64))
+            assert not part.weights[len(owners) :].any()
+        sums.append(added[:, :depth])
+        slots.append([part.act_word for part in single])
         for number, part in enumerate(blocks):
-            assert (part.kept, part.bank, part.part_base) == (step.kept, step.bank, 0)
+            assert part.act_word == number
             for row in range(step.rows):
                 lanes = slice(row * kept, (row + 1) * kept)
                 assert len(set(part.index[lanes].tolist())) == kept
@@ -235,7 +263,7 @@ def rebuild(result, depth):
         biases.append(row_bias[: step.rows] if step.has_bias else None)
         blocks = []
     assert not blocks
-    return np.concatenate(matrix), np.concatenate(scales), biases
+    return Rebuilt(np.concatenate(matrix), np.concatenate(scales), biases, np.concatenate(sums), slots)
 
 
 def key_rows(result, rows, depth, config):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from catenary.hw.fp.add import FpAdd
-from catenary.hw.fp.multiply import FpMul, LeanFpMul
+from catenary.hw.fp.multiply import FpMul
 from catenary.sim.arith import fp32
 from tests.hw.fp_support import (
     Bench,
@@ -18,11 +18,10 @@ from tests.hw.fp_support import (
     words,
 )
 
-DEFINITIONS = {"add": fp32.add, "multiply": fp32.mul, "multiply_lean": fp32.mul}
-COMPONENTS = {"add": FpAdd, "multiply": FpMul, "multiply_lean": LeanFpMul}
+DEFINITIONS = {"add": fp32.add, "multiply": fp32.mul}
+COMPONENTS = {"add": FpAdd, "multiply": FpMul}
 BENCH = Bench(lambda: {name: component() for name, component in COMPONENTS.items()})
 operations = pytest.mark.parametrize("name", DEFINITIONS)
-multiplications = pytest.mark.parametrize("name", ["multiply", "multiply_lean"])
 
 
 def check(name, a, b, seed=None):
@@ -97,9 +96,8 @@ def test_sums_below_the_normal_numbers(seed):
     check("add", a & np.uint32(0x7FFFFFFF), b | np.uint32(1 << 31))
 
 
-@multiplications
 @pytest.mark.parametrize("seed", [41])
-def test_products_near_the_smallest_normal_number(name, seed):
+def test_products_near_the_smallest_normal_number(seed):
     """Every pair of exponents whose product is close to 2**-126, with products just below it made on purpose."""
     rng = np.random.default_rng(seed)
     count = 400_000
@@ -109,37 +107,34 @@ def test_products_near_the_smallest_normal_number(name, seed):
     with np.errstate(under="ignore", over="ignore"):
         b = words((target / floats(a).astype(np.float64)).astype(np.float32))
     b = b + rng.integers(-2, 3, count).astype(np.uint32) & np.uint32(0x7FFFFFFF)
-    check(name, a, b)
+    check("multiply", a, b)
 
 
-@multiplications
-def test_half_way_to_the_smallest_normal_number_is_that_number(name):
+def test_half_way_to_the_smallest_normal_number_is_that_number():
     """24 ones, exactly: (2**24 - 1) * 2**-150 = (2**12 - 1) * (2**12 + 1) * 2**-150."""
     a, b = words([4095.0 * 2.0**-75, -4095.0 * 2.0**-75]), words([4097.0 * 2.0**-75] * 2)
-    (got,) = BENCH.results(name, {"a": a, "b": b})
+    (got,) = BENCH.results("multiply", {"a": a, "b": b})
     assert got.tolist() == [0x00800000, 0x80800000]
-    check(name, a, b)
+    check("multiply", a, b)
 
 
-@multiplications
 @pytest.mark.parametrize("seed", [42])
-def test_products_near_the_largest_number(name, seed):
+def test_products_near_the_largest_number(seed):
     rng = np.random.default_rng(seed)
     a = rng.integers(1 << 23, 254 << 23, 300_000, dtype=np.uint32)
     with np.errstate(over="ignore", under="ignore"):
         b = words((2.0**128 / floats(a).astype(np.float64)).astype(np.float32))
     b = b + rng.integers(-3, 4, a.size).astype(np.uint32) & np.uint32(0x7FFFFFFF)
-    check(name, a, b)
+    check("multiply", a, b)
 
 
-@multiplications
 @pytest.mark.parametrize("seed", [43])
-def test_products_that_tie(name, seed):
+def test_products_that_tie(seed):
     """Factors of few bits: half of the products with 25 bits or less end in a tie."""
     rng = np.random.default_rng(seed)
     a = rng.integers(1 << 12, 1 << 13, 300_000).astype(np.float32)
     b = rng.integers(1 << 11, 1 << 13, 300_000).astype(np.float32)
-    check(name, words(a), words(b))
+    check("multiply", words(a), words(b))
 
 
 @operations

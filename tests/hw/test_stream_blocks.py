@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,8 +13,9 @@ from catenary.hw.stream.front import StreamFront
 from catenary.hw.stream.gearbox import take_bits
 from catenary.isa import stream
 from catenary.isa.opcodes import Opcode
+from catenary.isa.outliers import Outliers
 from catenary.isa.registers import ErrorCause
-from catenary.isa.stream_layout import HEADER_FIELDS, stream_layouts
+from catenary.isa.stream_layout import HEADER_FIELDS, OUTLIER_FIELDS, stream_layouts
 from tests.hw.compiled import Compiled
 from tests.hw.front_driver import FrontDriver, rebuild
 from tests.hw.stream_configs import CONFIGS, HBM, SMALL, seeds
@@ -29,22 +31,41 @@ def driver_of(name, seed, pace=0.7):
     return FrontDriver(CONFIGS[name], seed, pace, model_of(name))
 
 
-def random_layer(rng, config, rows, columns, bits, group, kept=None):
-    tensor = random_weights(rng, rows, columns, bits, group, kept, row_block=int(rng.integers(1, 2 * rows)))
+def random_layer(rng, config, rows, columns, bits, group, kept=None, **more):
+    tensor = random_weights(rng, rows, columns, bits, group, kept, row_block=int(rng.integers(1, 2 * rows)), **more)
     bias = rng.standard_normal(rows).astype(np.float32) if rng.random() < 0.5 else None
     return stream.pack(tensor, bias, config), bias is not None
 
 
 def check(result, data, columns, rows, config):
     expected = stream.read_rows(data, columns, rows, config)
-    weights, scales, biases = rebuild(result, columns)
-    assert (weights == expected.weights).all()
-    assert (scales.view(np.float32) == expected.row_scales).all()
+    found = rebuild(result, columns)
+    assert (found.weights == expected.weights).all()
+    assert (found.scales.view(np.float32) == expected.row_scales).all()
     if expected.bias is None:
-        assert all(bias is None for bias in biases)
+        assert all(bias is None for bias in found.biases)
     else:
-        assert (np.concatenate(biases).view(np.float32) == expected.bias).all()
+        assert (np.concatenate(found.biases).view(np.float32) == expected.bias).all()
+    added = np.zeros_like(found.added)
+    if expected.outliers is not None:
+        added[expected.outliers.rows, expected.outliers.columns] = expected.outliers.values
+    assert (found.added == added).all()
+    assert found.outlier_steps == outlier_slots(data, columns, rows, config)
     return expected.consumed
+
+
+def outlier_slots(data, columns, rows, config):
+    """By row block, the columns' block of each slot that the entries of its outlier section make."""
+    offset, slots = 0, []
+    while rows:
+        layout = stream.read_block(data, offset, columns, config).layout
+        section = layout.outliers
+        words = data[offset + section.offset : offset + section.offset + section.used].view("<u4").astype(int)
+        blocks, lanes = np.cumsum(words >> 12 & 255), words >> 20
+        begins = (np.diff(blocks, prepend=-1) != 0) | (np.diff(lanes, prepend=0) <= 0)
+        slots.append(blocks[begins].tolist())
+        offset, rows = offset + layout.stored_bytes, rows - layout.rows
+    return slots
 
 
 @pytest.mark.parametrize("seed", seeds(8, 3))
@@ -63,6 +84,46 @@ def test_random_layers(name, seed):
         assert not result.fault
         check(result, data, columns, rows, config)
         assert driver.empty
+
+
+@pytest.mark.parametrize("seed", seeds(6, 2))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tables_and_outliers(name, seed):
+    """With and without them in turn, for each N and any number of bits; the last layer is long, which takes fillers."""
+    rng = np.random.default_rng(seed)
+    config, driver = CONFIGS[name], driver_of(name, seed)
+    for number in range(8):
+        kept = (1, 2, 4, 8, 16, None)[int(rng.integers(6))]
+        bits, table = int(rng.choice([2, 3, 4, 8])), bool(rng.integers(2))
+        rows, columns = (3, 4200) if number == 7 else (int(rng.integers(1, 60)), int(rng.integers(1, 200)))
+        outliers = int(rng.choice([0, 1, 3, rows * columns // 10]))
+        data, _ = random_layer(
+            rng, config, rows, columns, bits, 64, kept, table=table and bits != 8, outliers=min(outliers, 200)
+        )
+        driver.load(data)
+        result = driver.run(Opcode.MM, rows=rows, depth=columns, tokens=1)
+        assert not result.fault
+        check(result, data, columns, rows, config)
+        assert driver.empty
+
+
+@pytest.mark.parametrize("kept", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("name", ["small", "uneven", "hbm-slice"])
+def test_outliers_of_full_slots(name, kept):
+    """Every row block is full and has an outlier in every lane, and in some lanes more."""
+    rng = np.random.default_rng(kept)
+    config = CONFIGS[name]
+    rows = config.block_rows(kept)
+    driver = driver_of(name, kept, pace=1)
+    tensor = random_weights(rng, rows, 40, 8, kept=kept)
+    places = np.stack([np.repeat(np.arange(rows), kept + 1), np.tile(16 + np.arange(kept + 1) % 16, rows)])
+    values = rng.choice([-127, -1, 1, 127], places.shape[1])
+    tensor = replace(tensor, outliers=Outliers.of_entries(*places, values))
+    data = stream.pack(tensor, None, config)
+    driver.load(data)
+    result = driver.run(Opcode.MV, rows=rows, depth=40, tokens=1)
+    assert not result.fault
+    check(result, data, 40, rows, config)
 
 
 @pytest.mark.parametrize("seed", seeds(3, 1))
@@ -96,7 +157,7 @@ DAMAGES = {
     "version": (0, 2, 9),
     "index": (0, 2, 3),
     "kept": (1, 4, 5, 6, 7),
-    "table": (1, 8),
+    "table": (2, 3, 8),
     "reserved_a": (1, 128),
     "rows": (0, 13, 17, 4096),
     "groups": (0, 1, 2, 4, 0x8003),
@@ -122,6 +183,29 @@ def test_damaged_header(name):
         driver.load(damage(data, name, value))
         result = driver.run(Opcode.MM, rows=12, depth=75, tokens=1)
         assert result.fault == ErrorCause.STREAM_FORMAT, value
+
+
+def test_table_of_codes_of_eight_bits():
+    driver = driver_of("small", 1)
+    data = stream.pack(random_weights(np.random.default_rng(1), 12, 75, 8, kept=8), None, SMALL)
+    driver.load(damage(data, "table", 1))
+    assert driver.run(Opcode.MM, rows=12, depth=75, tokens=1).fault == ErrorCause.STREAM_FORMAT
+
+
+@pytest.mark.parametrize("name", ["small", "uneven", "hbm-slice"])
+@pytest.mark.parametrize("field, value", [("lane", 12 * 4), ("lane", 4095), ("advance", 5), ("advance", 255)])
+@pytest.mark.parametrize("entry", [0, 3, -1])
+def test_damaged_outlier(name, entry, field, value):
+    """12 rows of 4:16 with five blocks of columns: the first, a middle or the last entry is outside."""
+    tensor = random_weights(np.random.default_rng(1), 12, 75, 4, 32, kept=4, outliers=9)
+    config, driver = CONFIGS[name], driver_of(name, 1)
+    data = stream.pack(tensor, None, config).copy()
+    section = stream.read_block(data, 0, 75, config).layout.outliers
+    words = data[section.offset : section.offset + section.used].view("<u4")
+    (this,) = (item for item in OUTLIER_FIELDS if item.name == field)
+    words[entry] = int(words[entry]) & ~(((1 << this.width) - 1) << this.offset) | value << this.offset
+    driver.load(data)
+    assert driver.run(Opcode.MM, rows=12, depth=75, tokens=1).fault == ErrorCause.STREAM_FORMAT
 
 
 @pytest.mark.parametrize("depth", [64, 81])

@@ -37,6 +37,8 @@ TINY = replace(
     stream_bytes=96, vector_words=4096, vector_lanes=2, act_bytes=8192, desc_words=128, queue_depth=2,
 )  # fmt: skip
 
+every_accelerator = pytest.mark.parametrize("accelerator", ["small", "hbm-slice", "uneven"])
+
 
 def rtl(program: Program, model: MemoryModel) -> ProgramEngine:
     return ProgramEngine("rtl", "rtl", program, RtlDevice(program.config, RtlOptions(model=model)))
@@ -67,7 +69,7 @@ def test_chunks_of_a_prompt_and_slow_memory_change_nothing(chunk: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("accelerator", ["small", "hbm-slice", "uneven"])
+@every_accelerator
 def test_random_decoders_with_tables_and_outliers(accelerator: str) -> None:
     """What the reference, the simulator and the core write."""
     for seed in range(8):
@@ -95,16 +97,19 @@ def demo(name: str, config: AcceleratorConfig) -> tuple[Program, list[list[int]]
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@every_accelerator
 @pytest.mark.parametrize("name", DEMO)
-def test_four_stories_of_64_tokens(name: str) -> None:
-    program, prompts = demo(name, SMALL)
-    assert max(len(ids) for ids in prompts) > 2 * SMALL.mm_tokens
+def test_four_stories_of_64_tokens(name: str, accelerator: str) -> None:
+    program, prompts = demo(name, ACCELERATORS[accelerator])
+    if accelerator == "small":
+        assert max(len(ids) for ids in prompts) > 2 * SMALL.mm_tokens
     assert_equal(program, prompts, 64)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("accelerator, bits", [("small", 8), ("small", 4), ("hbm-slice", 4), ("uneven", 4)])
+@every_accelerator
+@pytest.mark.parametrize("bits", [8, 4])
 def test_four_stories_of_stories260k(data_dir: Path, accelerator: str, bits: int) -> None:
     program = catenary.compile(data_dir / "stories260K", accel=accelerator, weight_bits=bits)
     assert_equal(program, [[1], prompt(program, 5), prompt(program, 17), prompt(program, 50)], 64)
