@@ -52,8 +52,8 @@ COMPILER_FLAGS = ("-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-uniq
 FAST, SLOW = "-O2", "-O0"
 LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-pthread")
 COUNT = "-fprofile-generate"
-# Without -fprofile-partial-training, so what the training does not reach is compiled for size: that was faster, and no
-# slower for another model than the one trained with.
+# Without -fprofile-partial-training, so what the training does not reach is compiled for size: that was faster, also
+# for another model than the one trained with.
 USE = ("-fprofile-use",)
 
 _COUNTING = "counting"
