@@ -252,6 +252,7 @@ def test_rate(bits, kept):
     assert result.cycles <= ideal * 1.02 + 3 * 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bits, kept, columns", [(4, 16, 4096), (3, 16, 4096), (8, 16, 2048), (4, 8, 4096), (4, 4, 2048), (4, 2, 4096)]
 )
