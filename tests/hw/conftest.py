@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SLOW = ("odd", "wide", "hbm-slice", "ports_4_8", "ports_4_8_16", "ports_4x64", "one_lane")
+SLOW = ("odd", "wide", "packed", "uneven", "hbm-slice", "ports_4_8", "ports_4_8_16", "ports_4x64", "one_lane")
 """Configurations that only slow runs build: tests whose parameter ``name`` is one of them."""
 
 HERE = Path(__file__).parent

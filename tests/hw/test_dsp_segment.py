@@ -114,6 +114,7 @@ def test_every_cut_at_the_extremes(segment: Compiled, packed: bool) -> None:
             run(segment, a, w, cuts, np.ones(len(cuts), bool))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("primitive", "packed"), KINDS)
 @pytest.mark.parametrize("length", [1, 3])
 def test_short_segments(primitive: Primitive, packed: bool, length: int, monkeypatch: pytest.MonkeyPatch) -> None:

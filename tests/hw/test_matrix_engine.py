@@ -125,6 +125,7 @@ def test_long_rows_and_full_speed() -> None:
     assert cycles <= 3 * steps * tokens + 8 * tokens + 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [6, 7, 8, 9])
 def test_packed_tokens_go_in_pairs(tokens: int) -> None:
     """Without stalls, two tokens share a cycle: a step takes half as many cycles as it has tokens, rounded up."""
@@ -280,7 +281,8 @@ def test_extreme_sums() -> None:
             assert (bench.v.words[8 : 8 + rows].view(np.float32) == expected).all(), (weight, code, kept)
 
 
-@pytest.mark.parametrize("blocks", [40, pytest.param(8256, marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [40, 8256])
 def test_packed_extreme_sums(blocks: int) -> None:
     """The largest products there are, of either sign in each token of a pair, and as many as a sum may have."""
     bench = EngineBench("packed", 0, pace=1.0)
