@@ -15,6 +15,8 @@ from catenary.sim.iss import units
 from tests.hw.axi_memory import Timing
 from tests.hw.memory_bench import PATIENCE, LoadBench, configuration, random_transfer, seeds
 
+pytestmark = pytest.mark.slow  # most of its time is compiling
+
 LIMIT = started_limit(Unit.LOAD)
 LATENCY = 120
 
