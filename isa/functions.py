@@ -131,16 +131,6 @@ TANH: Final = OddFunction("tanh", TABLES["tanh_small"], TABLES["tanh_large"], oc
 ERF: Final = OddFunction("erf", TABLES["erf_small"], TABLES["erf_large"], octaves=2)
 
 
-def rom_base(name: str) -> int:
-    """Address of the first entry of table ``name`` when all tables lie in one ROM in the order of :data:`TABLES`."""
-    base = 0
-    for table in TABLES.values():
-        if table.name == name:
-            return base
-        base += table.entries
-    raise ValueError(f"Table must be one of {', '.join(TABLES)}, not {name!r}")
-
-
 def to_fp32(value: float) -> float:
     """``value`` rounded to the nearest FP32 number."""
     rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
