@@ -200,13 +200,17 @@ class MultiplierArray(wiring.Component):
         groups = self._config.chain_length // BLOCK
         for index in range(self._config.chains):
             first = index * groups
-            m.submodules[f"chain_{index}"] = chain = Chain(self._config, first, self._slots, self._primitive)
+            m.submodules[f"chain_{index}"] = chain = Chain(self._config, self._slots, self._primitive)
             wiring.connect(m, control, chain.control)
-            m.d.comb += chain.tile.eq(self.tile.payload)
             for group in range(groups):
                 row, position = divmod(first + group, fill_groups(self._config))
                 mine = self.tile.payload.mask[position] & (self.tile.payload.row == row)
-                m.d.comb += chain.writes[group].eq(self.tile.valid & mine)
+                m.d.comb += [
+                    chain.writes[group].eq(self.tile.valid & mine),
+                    chain.tile[group].slot.eq(self.tile.payload.slot),
+                    chain.tile[group].weights.eq(self.tile.payload.weights[position]),
+                    chain.tile[group].index.eq(self.tile.payload.index[position]),
+                ]
             for lane, value in enumerate(chain.sums):
                 m.d.comb += self.sums[index * len(chain.sums) + lane].eq(value)
         return m

@@ -67,6 +67,25 @@ def fill_rows(config: AcceleratorConfig) -> int:
     return -(-groups_of(config) // fill_groups(config))
 
 
+class GroupWriteLayout(data.StructLayout):
+    """One group of a slot.
+
+    Members:
+        slot: which slot
+        weights: INT8 of each lane
+        index: byte of the activation word that each lane multiplies
+    """
+
+    def __init__(self, slots: int = SLOTS):
+        super().__init__(
+            {
+                "slot": range(slots),
+                "weights": data.ArrayLayout(signed(WEIGHT_BITS), BLOCK),
+                "index": data.ArrayLayout(COLUMN_BITS, BLOCK),
+            }
+        )
+
+
 class TileWriteLayout(data.StructLayout):
     """``fill_groups`` neighbouring groups of a slot, or some of them.
 
@@ -80,14 +99,14 @@ class TileWriteLayout(data.StructLayout):
     """
 
     def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        groups = fill_groups(config)
+        groups, group = fill_groups(config), GroupWriteLayout(slots)
         super().__init__(
             {
-                "slot": range(slots),
+                "slot": group["slot"].shape,
                 "row": range(fill_rows(config)),
                 "mask": groups,
-                "weights": data.ArrayLayout(data.ArrayLayout(signed(WEIGHT_BITS), BLOCK), groups),
-                "index": data.ArrayLayout(data.ArrayLayout(COLUMN_BITS, BLOCK), groups),
+                "weights": data.ArrayLayout(group["weights"].shape, groups),
+                "index": data.ArrayLayout(group["index"].shape, groups),
             }
         )
 

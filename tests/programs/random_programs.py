@@ -48,7 +48,7 @@ CONFIGS: Mapping[str, AcceleratorConfig] = {
 """Accelerators for the comparison, by name."""
 
 
-def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 2048, corrected: bool = False) -> Case:
+def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 2048) -> Case:
     """A random legal program.
 
     Args:
@@ -56,9 +56,8 @@ def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 20
         size: number of blocks.
         seed: of everything.
         words: of V that it works on; filling and storing them takes most of the time of a short program.
-        corrected: weights may have tables and outliers.
     """
-    d = Draft(config, seed, words, corrected)
+    d = Draft(config, seed, words)
     blocks = [taken(d, fill_arenas), *(taken(d, any_block) for _ in range(size)), taken(d, finish)]
     dead = encode_all([Nop(target=Unit.VECTOR), End()])  # another entry, before this one
     return finished(d, f"random program {seed} of {size} blocks", blocks, dead if seed % 3 == 0 else b"")
