@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from catenary.hw.buffers.signatures import CODE_BITS
 from catenary.hw.dsp.segment import SEGMENT, TOTAL_BITS, DspSegment, Primitive
 from catenary.hw.matrix.accumulators import SUM_BITS, Accumulators, depth_of
-from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, GroupWriteLayout, tokens_of
+from catenary.hw.matrix.signatures import COLUMN_BITS, GroupWriteLayout, tile_slots, tokens_of
 from catenary.hw.matrix.tile import TileGroup
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK
@@ -43,8 +43,8 @@ class LaneControl(wiring.Signature):
         read_token: which of those side by side.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        slot, tokens = Out(range(slots)), tokens_of(config)
+    def __init__(self, config: AcceleratorConfig):
+        slot, tokens = Out(range(tile_slots(config))), tokens_of(config)
         super().__init__(
             {
                 "load_index": Out(SEGMENT),
@@ -76,7 +76,6 @@ class LaneGroup(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: slots of the tile ring.
         primitive: what multiplies.
 
     Members:
@@ -89,16 +88,15 @@ class LaneGroup(wiring.Component):
     def __init__(
         self,
         config: AcceleratorConfig,
-        slots: int = SLOTS,
         primitive: Primitive = Primitive.BEHAVIOURAL,
     ):
-        self._config, self._slots, self._primitive = config, slots, primitive
+        self._config, self._primitive = config, primitive
         self._tokens = tokens_of(config)
         super().__init__(
             {
-                "control": In(LaneControl(config, slots)),
+                "control": In(LaneControl(config)),
                 "write": In(1),
-                "tile": In(GroupWriteLayout(slots)),
+                "tile": In(GroupWriteLayout(config)),
                 "sums": Out(signed(SUM_BITS)).array(BLOCK),
             }
         )
@@ -106,7 +104,7 @@ class LaneGroup(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         control = self.control
-        m.submodules.tile = tile = TileGroup(self._slots)
+        m.submodules.tile = tile = TileGroup(tile_slots(self._config))
         m.d.comb += [
             tile.write.eq(self.write),
             tile.write_slot.eq(self.tile.slot),
@@ -186,11 +184,10 @@ class LaneGroup(wiring.Component):
 
 
 class Chain(wiring.Component):
-    """Groups of lanes that lie together: ``chain_length`` multipliers. No chain knows which one it is: all are the same.
+    """Groups of lanes that lie together: ``chain_length`` multipliers. All chains are the same.
 
     Parameters:
         config: the accelerator.
-        slots: slots of the tile ring.
         primitive: what multiplies.
 
     Members:
@@ -203,16 +200,15 @@ class Chain(wiring.Component):
     def __init__(
         self,
         config: AcceleratorConfig,
-        slots: int = SLOTS,
         primitive: Primitive = Primitive.BEHAVIOURAL,
     ):
-        self._config, self._slots, self._primitive = config, slots, primitive
+        self._config, self._primitive = config, primitive
         self._groups = config.chain_length // BLOCK
         super().__init__(
             {
-                "control": In(LaneControl(config, slots)),
+                "control": In(LaneControl(config)),
                 "writes": In(self._groups),
-                "tile": In(GroupWriteLayout(slots)).array(self._groups),
+                "tile": In(GroupWriteLayout(config)).array(self._groups),
                 "sums": Out(signed(SUM_BITS)).array(config.chain_length),
             }
         )
@@ -220,7 +216,7 @@ class Chain(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for index in range(self._groups):
-            group = LaneGroup(self._config, self._slots, self._primitive)
+            group = LaneGroup(self._config, self._primitive)
             m.submodules[f"group_{index}"] = group
             connect(m, flipped(self.control), group.control)
             m.d.comb += [group.write.eq(self.writes[index]), group.tile.eq(self.tile[index])]

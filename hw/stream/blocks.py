@@ -7,7 +7,7 @@ from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import SLOTS, WEIGHT_BITS, fill_groups, fill_rows, lanes_of
+from catenary.hw.matrix.signatures import WEIGHT_BITS, fill_groups, fill_rows, lanes_of, tile_slots
 from catenary.hw.stream.cell import CellLayout, Select, wide_groups, wide_turns
 from catenary.hw.stream.constants import CONSTANT_BITS, constants_of
 from catenary.hw.stream.funnel import FunnelSignature
@@ -50,7 +50,6 @@ class BlockReader(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: of the tile ring.
 
     Members:
         start: pulse; ``depth`` and ``rows`` are stable until ``done``.
@@ -87,7 +86,7 @@ class BlockReader(wiring.Component):
         cell: of a take of codes.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+    def __init__(self, config: AcceleratorConfig):
         self._config = config
         super().__init__(
             {
@@ -112,7 +111,7 @@ class BlockReader(wiring.Component):
                 "bank": In(1),
                 "slot_claim": Out(1),
                 "slot_free": In(1),
-                "slot": In(range(slots)),
+                "slot": In(range(tile_slots(config))),
                 "constants_room": In(1),
                 "constants_pending": In(1),
                 "params_ready": In(1),
@@ -124,7 +123,7 @@ class BlockReader(wiring.Component):
                 "outliers_room": In(1),
                 "outliers_busy": In(1),
                 "outliers_bad": In(1),
-                "cell": Out(CellLayout(config, slots)),
+                "cell": Out(CellLayout(config)),
             }
         )
 
