@@ -11,8 +11,9 @@ Weights are random, in 4 bits with groups of 128, dense and 8:16; keys and value
 * ``rtl.prefill.mac_use.long``: the same for 128 tokens behind 3,968 others, with the products of attention. A key that
   a query does not see is not counted.
 
-The multiplications of the vocabulary are part of every run; it is as small as can be. The simulated core begins with the
-KV cache that ``iss`` made, and must write its logits bit for bit, or nothing is recorded.
+The multiplications of the vocabulary are part of every run; it is as small as can be. The simulated core has its
+program in its instruction buffer, as in all steps but the first. It begins with the KV cache that ``iss`` made, and must
+write its logits bit for bit, or nothing is recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from rich.console import Console
 from rich.table import Table
 
 import catenary
-from benchmarks.record import ROOT
 from benchmarks.speed import note
 from catenary.hw.matrix.signatures import lanes_of, tokens_of
 from catenary.isa.program import Program
@@ -118,8 +118,8 @@ def useful_bytes(program: Program, context: int) -> int:
     return sum(sizes.values()) - sizes["header"] - sizes["padding"] + program.counts.kv_bytes_per_token * context
 
 
-def measure(program: Program, run: Run) -> CoreCounters:
-    """Carry out ``run`` on the simulated core; returns what it counted.
+def measure(program: Program, run: Run, training: Callable[[RtlDevice], None] | None = None) -> CoreCounters:
+    """Carry out ``run`` on the simulated core, tuned by ``training``; returns what it counted.
 
     Raises:
         SystemExit: the logits are not those of ``iss``.
@@ -130,9 +130,9 @@ def measure(program: Program, run: Run) -> CoreCounters:
             simulator.run(ids[start : min(start + PROMPT, run.first)], start)
         state = simulator.state()
         expected = simulator.run(ids[run.first :], run.first)
-    device = RtlDevice(program.config, RtlOptions(MemoryModel(), training=training_with(program)))
+    device = RtlDevice(program.config, RtlOptions(MemoryModel(), training=training))
     with ProgramEngine("rtl", "rtl", program, device, TIMEOUT_S) as core:
-        core.resume(state)
+        core.run(ids[:1], 0)
         core.reset()
         core.resume(state)
         found = core.run(ids[run.first :], run.first)
@@ -145,7 +145,8 @@ def measure(program: Program, run: Run) -> CoreCounters:
 
 def show(title: str, counters: CoreCounters) -> None:
     """Print what each unit did."""
-    table = Table("unit", "busy", "idle", "waited for", title=f"{title}: {counters.cycles:,} cycles", title_justify="left")
+    title = f"{title}: {counters.cycles:,} cycles"
+    table = Table("unit", "busy", "idle", "waited for", title=title, title_justify="left")
     for name, unit in counters.units.items():
         waits = ", ".join(f"{reason} {count:,}" for reason, count in unit.stalled.items() if count)
         table.add_row(name, f"{unit.busy:,}", f"{unit.idle:,}", waits)
@@ -155,7 +156,7 @@ def show(title: str, counters: CoreCounters) -> None:
 def decode(name: str, form: str) -> None:
     """Measure a decode step."""
     program = compiled(SHAPES[name], form)
-    counters = measure(program, DECODE)
+    counters = measure(program, DECODE, training_with(program))
     model = MemoryModel()
     offered = counters.cycles * program.config.line_bytes * (1 - model.blocked / model.period)
     show(f"decode {name} {form}", counters)
@@ -166,7 +167,7 @@ def decode(name: str, form: str) -> None:
 def prefill(name: str, form: str, run: Run) -> tuple[int, float]:
     """Measure a prompt: its cycles, and the share of the products that the multipliers could have made."""
     program = compiled(SHAPES[name], form)
-    counters = measure(program, run)
+    counters = measure(program, run, training_with(program))
     show(f"prefill {name} {form}", counters)
     kept = 0.5 if form == "8of16" else 1.0
     macs = program.counts.linear_weights * kept * run.tokens + SHAPES[name].attention_macs(run.first, run.tokens)
