@@ -12,7 +12,7 @@ Weights are random, in 4 bits with groups of 128, dense and 8:16; keys and value
   a query does not see is not counted.
 
 The multiplications of the vocabulary are part of every run; it is as small as can be. The simulated core has its
-program in its instruction buffer, as in all steps but the first. It begins with the KV cache that ``iss`` made, and must
+program in its instruction buffer, as in all steps but the first, begins with the KV cache that ``iss`` made, and must
 write its logits bit for bit, or nothing is recorded.
 """
 
