@@ -11,8 +11,12 @@ Weights are random, in 4 bits with groups of 128, dense and 8:16; keys and value
 * ``rtl.prefill.mac_use.long``: the same for 128 tokens behind 3,968 others, with the products of attention. A key that
   a query does not see is not counted.
 
-The multiplications of the vocabulary are part of every run; it is as small as can be. The simulated core begins with the
-KV cache that ``iss`` made, and must write its logits bit for bit, or nothing is recorded.
+Where the rest goes is recorded, too: ``rtl.decode.loss.*`` and ``rtl.prefill.loss.*`` (see docs/performance.md). What
+each unit did is printed and drawn, as docs/stalls.svg.
+
+The multiplications of the vocabulary are part of every run; it is as small as can be. The simulated core has its
+program in its instruction buffer, as in all steps but the first, begins with the KV cache that ``iss`` made, and must
+write its logits bit for bit, or nothing is recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 import catenary
+from benchmarks import stall_picture
 from benchmarks.record import ROOT
 from benchmarks.speed import note
 from catenary.hw.matrix.signatures import lanes_of, tokens_of
@@ -43,6 +48,10 @@ SEED = 7
 TIMEOUT_S = 7200.0
 PROMPT = 128
 CONTEXT = 512
+PARTS = ("decode-short", "decode-7b", "prefill", "long")
+PICTURE = ROOT / "docs" / "stalls.svg"
+RUNS: dict[str, CoreCounters] = {}
+"""What was measured so far."""
 FORMS = {"dense": "none", "8of16": "8:16"}
 
 
@@ -118,8 +127,27 @@ def useful_bytes(program: Program, context: int) -> int:
     return sum(sizes.values()) - sizes["header"] - sizes["padding"] + program.counts.kv_bytes_per_token * context
 
 
-def measure(program: Program, run: Run) -> CoreCounters:
-    """Carry out ``run`` on the simulated core; returns what it counted.
+@dataclass(frozen=True)
+class Measured:
+    """What the core counted in a run.
+
+    Attributes:
+        counters: of its units.
+        array: cycles in which the multipliers took on tokens.
+    """
+
+    counters: CoreCounters
+    array: int
+
+    @property
+    def cycles(self) -> int:
+        """Of the run."""
+        assert self.counters.cycles is not None
+        return self.counters.cycles
+
+
+def measure(program: Program, run: Run, training: Callable[[RtlDevice], None] | None = None) -> Measured:
+    """Carry out ``run`` on the simulated core, tuned by ``training``.
 
     Raises:
         SystemExit: the logits are not those of ``iss``.
@@ -130,22 +158,25 @@ def measure(program: Program, run: Run) -> CoreCounters:
             simulator.run(ids[start : min(start + PROMPT, run.first)], start)
         state = simulator.state()
         expected = simulator.run(ids[run.first :], run.first)
-    device = RtlDevice(program.config, RtlOptions(MemoryModel(), training=training_with(program)))
+    device = RtlDevice(program.config, RtlOptions(MemoryModel(), training=training))
     with ProgramEngine("rtl", "rtl", program, device, TIMEOUT_S) as core:
-        core.resume(state)
+        core.run(ids[:1], 0)
         core.reset()
         core.resume(state)
+        before = device.driver.read("ARRAY")
         found = core.run(ids[run.first :], run.first)
-        counters = core.counters()
+        counters, array = core.counters(), device.driver.read("ARRAY") - before
     if (found != expected).any():
         raise SystemExit("Device rtl must give the logits of iss, bit for bit")
     assert isinstance(counters, CoreCounters)
-    return counters
+    return Measured(counters, array)
 
 
-def show(title: str, counters: CoreCounters) -> None:
-    """Print what each unit did."""
-    table = Table("unit", "busy", "idle", "waited for", title=f"{title}: {counters.cycles:,} cycles", title_justify="left")
+def show(name: str, counters: CoreCounters) -> None:
+    """Print what each unit did, and remember it for the picture."""
+    RUNS[name] = counters
+    title = f"{name}: {counters.cycles:,} cycles"
+    table = Table("unit", "busy", "idle", "waited for", title=title, title_justify="left")
     for name, unit in counters.units.items():
         waits = ", ".join(f"{reason} {count:,}" for reason, count in unit.stalled.items() if count)
         table.add_row(name, f"{unit.busy:,}", f"{unit.idle:,}", waits)
@@ -153,25 +184,48 @@ def show(title: str, counters: CoreCounters) -> None:
 
 
 def decode(name: str, form: str) -> None:
-    """Measure a decode step."""
+    """Measure a decode step: share of the bytes that were offered, and of cycles that were lost."""
     program = compiled(SHAPES[name], form)
-    counters = measure(program, DECODE)
-    model = MemoryModel()
-    offered = counters.cycles * program.config.line_bytes * (1 - model.blocked / model.period)
+    measured = measure(program, DECODE, training_with(program))
+    counters, cycles = measured.counters, measured.cycles
     show(f"decode {name} {form}", counters)
-    share = useful_bytes(program, CONTEXT) / offered
-    note(f"rtl.decode.share_of_offered.{name}.{form}", share, "fraction", "rtl", COMMAND)
+    useful, model = useful_bytes(program, CONTEXT), MemoryModel()
+    offered = cycles * program.config.line_bytes * (1 - model.blocked / model.period)
+    note(f"rtl.decode.share_of_offered.{name}.{form}", useful / offered, "fraction", "rtl", COMMAND)
+    assert counters.bytes_read is not None
+    assert counters.bytes_written is not None
+    load = counters.units["load"]
+    losses = {
+        "other_bytes": (counters.bytes_read + counters.bytes_written - useful) / offered,
+        **{f"load_waits_{stall}": load.stalled[stall] / cycles for stall in ("tokens", "stream", "buffer")},
+        "load_idle": load.idle / cycles,
+    }
+    losses["uneven_ports_and_latency"] = 1 - useful / offered - sum(losses.values())
+    for part, share in losses.items():
+        note(f"rtl.decode.loss.{name}.{form}.{part}", share, "fraction", "rtl", COMMAND)
 
 
-def prefill(name: str, form: str, run: Run) -> tuple[int, float]:
-    """Measure a prompt: its cycles, and the share of the products that the multipliers could have made."""
+def prefill(name: str, form: str, run: Run, suffix: str) -> int:
+    """Measure a prompt: share of the products that the multipliers could have made, and lost cycles; returns all."""
     program = compiled(SHAPES[name], form)
-    counters = measure(program, run)
+    measured = measure(program, run, training_with(program))
+    counters, cycles, config = measured.counters, measured.cycles, program.config
     show(f"prefill {name} {form}", counters)
     kept = 0.5 if form == "8of16" else 1.0
     macs = program.counts.linear_weights * kept * run.tokens + SHAPES[name].attention_macs(run.first, run.tokens)
-    config = program.config
-    return counters.cycles, macs / (counters.cycles * lanes_of(config) * tokens_of(config))
+    use = macs / (cycles * lanes_of(config) * tokens_of(config))
+    note(f"rtl.prefill.mac_use.{suffix}", use, "fraction", "rtl", COMMAND)
+    matrix = counters.units["matrix"]
+    stalled = sum(matrix.stalled.values())
+    losses = {
+        "lanes_without_work": measured.array / cycles - use,
+        "between_row_blocks": (matrix.busy - stalled - measured.array) / cycles,
+        **{f"matrix_waits_{stall}": count / cycles for stall, count in matrix.stalled.items()},
+        "matrix_idle": matrix.idle / cycles,
+    }
+    for part, share in losses.items():
+        note(f"rtl.prefill.loss.{suffix}.{part}", share, "fraction", "rtl", COMMAND)
+    return cycles
 
 
 def main() -> None:
@@ -188,15 +242,13 @@ def main() -> None:
     if "prefill" in wanted:
         cycles = {}
         for form in FORMS:
-            cycles[form], use = prefill("7b", form, PREFILL)
-            note(f"rtl.prefill.mac_use.{form}", use, "fraction", "rtl", COMMAND)
+            cycles[form] = prefill("7b", form, PREFILL, form)
         note("rtl.prefill.speedup.8of16", cycles["dense"] / cycles["8of16"], "ratio", "rtl", COMMAND)
     if "long" in wanted:
-        _, use = prefill("long", "dense", LONG)
-        note("rtl.prefill.mac_use.long", use, "fraction", "rtl", COMMAND)
+        prefill("long", "dense", LONG, "long")
+    if set(wanted) == set(PARTS):
+        stall_picture.write(PICTURE, RUNS)
 
-
-PARTS = ("decode-short", "decode-7b", "prefill", "long")
 
 if __name__ == "__main__":
     main()

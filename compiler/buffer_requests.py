@@ -10,6 +10,9 @@ from catenary.compiler.schedule import LinearStep, LogitsStep, NodeStep, StageSc
 from catenary.isa.graph import Apply, Attention, Combine, Graph, Norm, ValueType
 from catenary.isa.tensors import BLOCK
 
+OVERLAPPING = ("scores", "value_scales", "values")
+"""Scratch that is written for the next head while softmax and CONTEXT of one head still read it."""
+
 
 class Request(NamedTuple):
     """What one value or scratch area needs.
@@ -42,6 +45,8 @@ def requests_of(
     tokens: int,
     tile_rows: int,
     tile: int,
+    *,
+    overlap: bool = False,
 ) -> list[Request]:
     """Everything that one stage needs a place for, but the residual stream and the constants.
 
@@ -52,6 +57,7 @@ def requests_of(
         tokens: of one pass.
         tile_rows: query rows of one score tile.
         tile: vocabulary rows of one tile of logits.
+        overlap: heads of attention overlap: what softmax and CONTEXT of one read is there twice.
     """
     live = live_ranges(plan)
     steps = len(plan.steps)
@@ -75,7 +81,11 @@ def requests_of(
                 last = _root_end(name, live, aliases)
                 found.append(Request(name, "V", tokens * types[name].width, index, last))
             if isinstance(step.node, Attention):
-                found += _attention_requests(step.node, index, graph.max_context, tokens, tile_rows)
+                areas = _attention_requests(step.node, index, graph.max_context, tokens, tile_rows)
+                found += areas
+                if overlap:
+                    twice = [f"{name}:{area}" for area in OVERLAPPING]
+                    found += [area._replace(name=f"{area.name}:ahead") for area in areas if area.name in twice]
     return found
 
 

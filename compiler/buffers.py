@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from catenary.compiler.buffer_requests import Request, aliases_of, first_fit, requests_of, slot_name
@@ -59,12 +59,15 @@ class AttentionScratch:
 class StageBuffers:
     """Places of one stage: values by name, constants, scratch by attention output, and a tile of logits.
 
-    ``logits`` is (first word of both halves, words of one half): tiles alternate between the halves.
+    ``logits`` is (first word of both halves, words of one half): tiles alternate between the halves. If heads of
+    attention overlap, scores of a head are computed while the head before is still at work, and ``ahead`` is the
+    scratch of every other head, else it is empty.
     """
 
     values: Mapping[str, Slot]
     constants: Region
     attention: Mapping[str, AttentionScratch]
+    ahead: Mapping[str, AttentionScratch]
     logits: tuple[Region, Region] | None
 
 
@@ -126,6 +129,12 @@ def plan_buffers(
                     failure = error
                 else:
                     likely = rows >= group and _whole_groups_fit(graph, plans, types, memory, config, group)
+                    if (
+                        likely
+                        and tokens == most_tokens == 1
+                        and (both := _overlapping(graph, plans, types, memory, config, rows))
+                    ):
+                        plan = both
                     return replace(plan, whole_groups=likely)
                 rows //= 2
     raise CompileError(str(failure))
@@ -150,6 +159,22 @@ def _whole_groups_fit(
     return True
 
 
+def _overlapping(
+    graph: Graph,
+    plans: Sequence[StageSchedule],
+    types: Mapping[str, Mapping[str, ValueType]],
+    memory: MemoryPlan,
+    config: AcceleratorConfig,
+    rows: int,
+) -> BufferPlan | None:
+    """The plan of a pass of one token whose heads overlap, if that fits with any context that is likely."""
+    longest = replace(graph, max_context=max(graph.max_context, LONGEST_USUAL_CONTEXT))
+    with suppress(_DoesNotFitError):
+        _plan(longest, plans, types, memory, config, 1, rows, overlap=True)
+        return _plan(graph, plans, types, memory, config, 1, rows, overlap=True)
+    return None
+
+
 def _tile_limit(plans: Sequence[StageSchedule], config: AcceleratorConfig) -> int:
     """Query rows that the accumulators of CONTEXT hold for the widest head.
 
@@ -171,6 +196,8 @@ def _plan(
     config: AcceleratorConfig,
     tokens: int,
     tile_rows: int,
+    *,
+    overlap: bool = False,
 ) -> BufferPlan:
     # The residual stream keeps one place through all stages: every layer reads it where the last one left it.
     width = max(types[plan.stage.name][plan.stage.output].width for plan in plans[:-1])
@@ -189,7 +216,8 @@ def _plan(
         base += constants[plan.stage.name].size
     tile = _logit_tile(graph, config, tokens)
     requests = {
-        plan.stage.name: requests_of(graph, plan, types[plan.stage.name], tokens, tile_rows, tile) for plan in plans
+        plan.stage.name: requests_of(graph, plan, types[plan.stage.name], tokens, tile_rows, tile, overlap=overlap)
+        for plan in plans
     }
     # What grows with the context lies behind everything else. Shared words mean tokens, so which areas share words must
     # not depend on the context: then neither does the code.
@@ -245,6 +273,7 @@ def _bind(
     aliases = aliases_of(plan, live_ranges(plan), types)
     values: dict[str, Slot] = {}
     attention: dict[str, AttentionScratch] = {}
+    ahead: dict[str, AttentionScratch] = {}
     if plan.stage.input is not None:
         values[plan.stage.input] = carry
     for step in plan.steps:
@@ -266,15 +295,18 @@ def _bind(
             else:
                 values[name] = Slot("V", regions[name].start, types[name].width, regions[name])
             if isinstance(step.node, Attention):
-                fields = AttentionScratch.__dataclass_fields__
-                attention[name] = AttentionScratch(**{field: regions[f"{name}:{field}"] for field in fields})
+                areas = {area.name: regions[f"{name}:{area.name}"] for area in fields(AttentionScratch)}
+                attention[name] = AttentionScratch(**areas)
+                other = {area: regions[f"{name}:{area}:ahead"] for area in areas if f"{name}:{area}:ahead" in regions}
+                if other:
+                    ahead[name] = AttentionScratch(**{**areas, **other})
     logits = None
     if ":logits" in regions:
         both = regions[":logits"]
         half = both.size // 2
         logits = Region("V", both.start, half), Region("V", both.start + half, half)
     _check_output(plan)
-    return StageBuffers(values, constants, attention, logits)
+    return StageBuffers(values, constants, attention, ahead, logits)
 
 
 def _check_output(plan: StageSchedule) -> None:

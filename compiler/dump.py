@@ -114,9 +114,10 @@ def _buffers(entry: str, plan: BufferPlan) -> Iterator[str]:
             yield f"    {value}: {_slot(slot)}"
         if stage.constants.size:
             yield f"    constants: {_region(stage.constants)}"
-        for attention, scratch in stage.attention.items():
-            for field, region in vars(scratch).items():
-                yield f"    {attention}.{field}: {_region(region)}"
+        for when, scratches in (("", stage.attention), (" of every other head", stage.ahead)):
+            for attention, scratch in scratches.items():
+                for field, region in vars(scratch).items():
+                    yield f"    {attention}.{field}{when}: {_region(region)}"
         if stage.logits is not None:
             yield f"    logits: {_region(stage.logits[0])} and {_region(stage.logits[1])}"
 

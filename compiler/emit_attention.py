@@ -5,6 +5,9 @@ Keys and values of earlier passes stream from memory; those of this pass are use
 are being stored. Scores of a tile fill a row for every visible position, so softmax sees whole rows and no running
 maximum is needed.
 
+A single token's heads overlap where buffers are large enough: the matrix unit computes the next head's scores while the
+vector unit is at the softmax of one. The loop then takes two heads, as they use scratch in turn.
+
 What belongs to a head and not to a tile (quantising and storing its new rows, loading its scales) stands in the same
 loop and handles no rows in later tiles of the head. With a loop over tiles inside one over heads, nothing of a head
 could be loaded before the tiles of the head before had all ended; so its keys are on their way as soon as the last
@@ -15,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catenary.compiler.buffer_requests import words16
+from catenary.compiler.buffers import AttentionScratch
 from catenary.compiler.builder import Region
 from catenary.compiler.emit_frame import POSITION, Frame, stream_load
 from catenary.compiler.memory_plan import KvLayout
@@ -92,7 +96,9 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
             frame.descriptor(register, frame.table.kv(index) + offset)
         b.set(head.query, 0)
         b.set(head.key, 0)
-        if frame.tokens.reg == 0 and frame.plans.buffers.whole_groups:
+        if node.out in frame.buffers.ahead:
+            _overlapping(frame, node, head, layout, group)
+        elif frame.tokens.reg == 0 and frame.plans.buffers.whole_groups:
             with b.loop(Operand(0, node.kv_heads)):
                 _tile(frame, node, head, layout, _whole(frame, head, group), group)
                 _next_head(frame, node, head, layout, group)
@@ -101,9 +107,51 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
                 _tile(frame, node, head, layout, tile, group)
 
 
+def _overlapping(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: int) -> None:
+    """All heads of one token: what comes before softmax is a head ahead."""
+    b, this, other = frame.b, frame.buffers.attention[node.out], frame.buffers.ahead[node.out]
+    with b.scope(2) as (out, values):
+        b.set(out, 0)
+        b.set(values, Operand(head.value_codes))
+        tile = _whole(frame, head, group)
+
+        def begin(scratch: AttentionScratch) -> None:
+            _begin(frame, node, head, layout, tile, group, scratch)
+            _next_head(frame, node, head, layout, group)
+
+        def end(scratch: AttentionScratch) -> None:
+            _context(frame, node, values, head.past_values, layout, replace(tile, out=out), group, scratch)
+            b.alu(AluFunction.ADD, out, out, group * node.head_dim)
+            b.alu(AluFunction.ADD, values, values, layout.head_values)
+
+        begin(this)
+        with b.loop(Operand(0, (node.kv_heads - 1) // 2)):
+            for ahead, behind in ((other, this), (this, other)):
+                begin(ahead)
+                end(behind)
+        if node.kv_heads % 2 == 0:
+            begin(other)
+            end(this)
+        end(this if node.kv_heads % 2 else other)
+
+
 def _tile(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile, group: int) -> None:
-    """One tile; values are quantised behind the scores, so that their scales need not wait for the tile before."""
     scratch = frame.buffers.attention[node.out]
+    _begin(frame, node, head, layout, tile, group, scratch)
+    _context(frame, node, head.value_codes, head.past_values, layout, tile, group, scratch)
+
+
+def _begin(
+    frame: Frame,
+    node: Attention,
+    head: _Head,
+    layout: KvLayout,
+    tile: _Tile,
+    group: int,
+    scratch: AttentionScratch,
+) -> None:
+    """One tile up to its scores; values are quantised behind them, so that their scales need not wait for the tile
+    before."""
     past = Operand(POSITION)
     _load_scales(frame, scratch.key_scales, head.key_scales, layout, tile.once(past))
     rows = tile.once(frame.tokens)
@@ -111,13 +159,12 @@ def _tile(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _T
     _quantise(frame, node.k, head.key, rows, 1, node, scratch.keys, scratch.key_scales, POSITION, 1.0)
     _store(frame, node, layout.keys, rows, scratch.keys, head.key_codes)
     _store_scales(frame, layout.scales, rows, scratch.key_scales, head.key_scales)
-    _scores(frame, node, head, layout, tile)
+    _scores(frame, node, head, layout, tile, scratch)
     _load_scales(frame, scratch.value_scales, head.value_scales, layout, tile.once(past))
     rows = tile.once(frame.tokens)
     _quantise(frame, node.v, head.key, rows, 1, node, scratch.values, scratch.value_scales, POSITION, 1.0)
     _store(frame, node, layout.values, rows, scratch.values, head.value_codes)
     _store_scales(frame, layout.scales, rows, scratch.value_scales, head.value_scales)
-    _context(frame, node, head, layout, tile, group)
 
 
 def _next_head(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: int) -> None:
@@ -276,8 +323,9 @@ def _tiles(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: 
                 _next_head(frame, node, head, layout, group)
 
 
-def _scores(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile) -> None:
-    scratch = frame.buffers.attention[node.out]
+def _scores(
+    frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile, scratch: AttentionScratch
+) -> None:
     context = frame.plans.graph.max_context
     words = words16(node.head_dim)
     frame.emit(stream_load(Operand(head.key_codes), Operand(head.past_keys)), [], [])
@@ -304,11 +352,20 @@ def _scores(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: 
         frame.emit(cap, [scratch.scores], [scratch.scores])
 
 
-def _context(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile, group: int) -> None:
-    scratch = frame.buffers.attention[node.out]
+def _context(
+    frame: Frame,
+    node: Attention,
+    value_codes: int,
+    past_lines: int,
+    layout: KvLayout,
+    tile: _Tile,
+    group: int,
+    scratch: AttentionScratch,
+) -> None:
+    """One tile from its scores on; registers point to the head's values and hold the lines of earlier ones."""
     out = frame.slot(node.out)
     words, part_words = words16(node.head_dim), words16(frame.plans.graph.max_context)
-    frame.emit(stream_load(Operand(head.value_codes), Operand(head.past_values)), [], [])
+    frame.emit(stream_load(Operand(value_codes), Operand(past_lines)), [], [])
     softmax = Softmax(
         x=Operand(0, scratch.scores.start), x_stride=frame.plans.graph.max_context, rows=tile.rows, length=tile.length,
         every=tile.every, total=tile.total, value_scales=Operand(0, scratch.value_scales.start),

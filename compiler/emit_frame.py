@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from catenary.compiler.buffer_requests import words16
 from catenary.compiler.buffers import BufferPlan, Slot, StageBuffers
 from catenary.compiler.builder import CodeBuilder, Region
 from catenary.compiler.memory_plan import MemoryPlan, StageTable
@@ -73,8 +74,13 @@ class Frame:
         return self.plans.memory.rows[self.schedule.stage.name]
 
     def slot(self, name: str) -> Slot:
-        """Place of value ``name``."""
-        return self.buffers.values[name]
+        """Place of value ``name``; its region is that of one row if the pass handles a single token."""
+        slot = self.buffers.values[name]
+        if self.tokens != Operand(0, 1):
+            return slot
+        words = self.width(name) if slot.space == "V" else words16(self.width(name))
+        scales = slot.scales and Region(slot.scales.space, slot.scales.start, 1)
+        return slot._replace(region=Region(slot.space, slot.start, words), scales=scales)
 
     def width(self, name: str) -> int:
         """Elements per token of value ``name``."""

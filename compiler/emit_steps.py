@@ -26,12 +26,14 @@ def linear_instruction(frame: Frame, x: str, rows: Operand, out: Operand, out_st
 
 
 def emit_linear(frame: Frame, step: LinearStep) -> None:
-    """Sibling linear layers as one matrix instruction."""
-    x, first = frame.slot(step.x), frame.slot(step.nodes[0].out)
+    """Sibling linear layers, each as one matrix instruction: what follows one of them need not wait for the others."""
+    x = frame.slot(step.x)
     assert x.scales is not None
-    rows = sum(frame.width(node.out) for node in step.nodes)
-    insn = linear_instruction(frame, step.x, Operand(0, rows), Operand(0, first.start), first.stride)
-    frame.emit(insn, [x.region, x.scales], [first.region])
+    for node in step.nodes:
+        out = frame.slot(node.out)
+        rows = Operand(0, frame.width(node.out))
+        insn = linear_instruction(frame, step.x, rows, Operand(0, out.start), out.stride)
+        frame.emit(insn, [x.region, x.scales], [out.region])
 
 
 def emit_node(frame: Frame, node: Norm | Quantize | Apply | Combine) -> None:

@@ -25,7 +25,7 @@ from catenary.isa.graph import (
 
 @dataclass(frozen=True)
 class LinearStep:
-    """Linear layers that read the same quantised rows: one matrix instruction, their outputs side by side.
+    """Linear layers that read the same quantised rows: one behind the other in the stream, their outputs side by side.
 
     Attributes:
         x: the q8 value.

@@ -246,7 +246,7 @@ class BlockReader(wiring.Component):
             ),
         ]
 
-        wanted, room, settled = Signal(), Signal(), Signal()
+        room, settled = Signal(), Signal()
         m.d.comb += settled.eq(~self.table_busy & ~self.outliers_busy)
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
@@ -256,6 +256,7 @@ class BlockReader(wiring.Component):
             with m.State("HEADER"):
                 m.d.comb += [
                     funnel.size.eq(HeaderLayout.size),
+                    funnel.pads.eq(1),
                     funnel.begin.eq(1),
                     self.section.eq(Section.HEADER),
                     funnel.take.eq(funnel.ready & ~funnel.truncated),
@@ -297,11 +298,10 @@ class BlockReader(wiring.Component):
             with m.State("SECTION"):
                 m.d.comb += [
                     funnel.size.eq(size),
-                    wanted.eq(begun | funnel.aligned),
-                    funnel.align.eq(~wanted),
+                    funnel.pads.eq(self.ends),
                     room.eq(settled),
-                    self.waiting.eq(wanted & room & ~funnel.ready),
-                    funnel.take.eq(wanted & room & funnel.ready & ~funnel.truncated),
+                    self.waiting.eq(room & ~funnel.ready),
+                    funnel.take.eq(room & funnel.ready & ~funnel.truncated),
                 ]
                 with m.Switch(section):
                     with m.Case(Section.TABLE):
@@ -326,7 +326,7 @@ class BlockReader(wiring.Component):
                             self.slot_claim.eq(funnel.take & opens_slot),
                         ]
                 m.d.comb += self.opens.eq(funnel.take & ~begun)
-                with m.If((wanted & funnel.truncated) | self.outliers_bad):
+                with m.If(funnel.truncated | self.outliers_bad):
                     m.next = "BAD"
 
                 new_group, constants_end = Signal(), Signal()
@@ -377,9 +377,7 @@ class BlockReader(wiring.Component):
 
             # What is left of the last line behind the last row block is dropped, unless another row block follows.
             with m.State("END"):
-                with m.If(~funnel.aligned):
-                    m.d.comb += funnel.align.eq(1)
-                with m.Elif(rows_left != 0):
+                with m.If(rows_left != 0):
                     m.next = "HEADER"
                 with m.Elif(funnel.settled):
                     m.d.comb += funnel.skip.eq(funnel.mid_line & funnel.padding)
