@@ -332,7 +332,7 @@ def random_transfer(rng: np.random.Generator, config: AcceleratorConfig, cls, bu
     while True:
         fmt = formats[buffer][int(rng.integers(len(formats[buffer])))]
         pack = int(rng.integers(1, line.bit_length())) if rng.random() < 0.5 else 0
-        interleaved = cls is Store and buffer is Buffer.A and 0 < pack and 16 << pack <= line and rng.random() < 0.7
+        interleaved = cls is Store and buffer is Buffer.A and pack > 0 and 16 << pack <= line and rng.random() < 0.7
         fitting = (line >> pack) // fmt.bytes
         if pack and not fitting:
             continue
