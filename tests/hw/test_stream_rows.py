@@ -278,3 +278,18 @@ def test_rate():
     driver.load(keys.view(np.uint8).reshape(-1))
     result = driver.run(Opcode.SCORE, rows=64, depth=64, tokens=1, **where)
     assert result.cycles <= 64 * 8 + 40
+
+
+@pytest.mark.parametrize("name", ["uneven", "hbm-slice"])
+def test_rate_of_interleaved_keys(name):
+    """A line of them in a cycle, and two cycles more for each tile."""
+    rng = np.random.default_rng(1)
+    config, driver = CONFIGS[name], driver_of(name, 0, pace=1)
+    most = tile_keys(config, 128, 0, key_pack(config), 8)
+    keys = random_rows(rng, 12 * most, 128)
+    where = place(driver, rng, keys, Source.STREAM, key_layout)
+    driver.reset()
+    lines = key_layout(config, 128).scatter(keys.view(np.uint8), config.line_bytes)
+    driver.load(lines.reshape(-1))
+    result = driver.run(Opcode.SCORE, rows=len(keys), depth=128, tokens=1, **where)
+    assert result.cycles <= len(lines) + 2 * 12 + 40
