@@ -2,12 +2,12 @@
 """How busy linear layers keep the multipliers, for every N of N:16, on the simulated hardware.
 
 One long layer of 4-bit weights in groups of 128 is multiplied by one token (MV) and by as many as fit (MM). Of the MAC
-that the array could have made in the cycles in which the unit waited neither for other units nor for the stream,
-``chain.lane_use`` counts those whose weight is stored, padding excluded:
+that the array could have made, ``chain.lane_use`` counts those whose weight is stored, padding excluded:
 
-* in MM over all that the lanes can make;
-* in MV over what they can make of the bytes that the ports bring, if that is less: ``chain.port_bound.mv`` is its share
-  of the lanes.
+* in MM of all that the lanes can make in cycles in which the unit waited neither for other units nor for the stream;
+* in MV of those that they can make of the bytes that the ports bring, in all cycles in which the unit did not wait for
+  other units. ``chain.port_bound.mv`` is their share of the lanes. Where the memory is the limit, use is 1: lines
+  that came before the instruction did are no merit.
 
 What the programs leave behind must be what ``iss`` leaves, or nothing is recorded.
 """
@@ -96,16 +96,17 @@ def main() -> None:
             if difference := expected.difference(found, config.line_bytes):
                 raise SystemExit(f"{program.name} on {name}: {difference}")
             counts = {name: device.driver.read(name) for name in COUNTED}
-            busy, *stalls = (counts[name] - before[name] for name in COUNTED)
-            before, fed = counts, busy - sum(stalls)
+            busy, waited, starved = (counts[name] - before[name] for name in COUNTED)
+            before = counts
             macs = BLOCKS * config.block_rows(kept) * kept * (COLUMNS // BLOCK) * tokens
             peak = lanes_of(config) * (2 if config.packed and tokens > 1 else 1)
             if mode == "mv":
                 stream = pack(layer(config, kept), None, config).nbytes / config.line_bytes
                 bound = min(1.0, macs / (stream * peak))
                 note(f"chain.port_bound.mv.{pattern(kept)}{suffix}", bound, "fraction", "rtl", COMMAND)
-                peak *= bound
-            use = macs / (peak * fed)
+                use = min(1.0, macs / (peak * bound * (busy - waited)))
+            else:
+                use = macs / (peak * (busy - waited - starved))
             note(f"chain.lane_use.{mode}.{pattern(kept)}{suffix}", use, "fraction", "rtl", COMMAND)
 
 
