@@ -4,9 +4,10 @@
 One long layer of 4-bit weights in groups of 128 is multiplied by one token (MV) and by as many as fit (MM). Of the MAC
 that the array could have made, ``chain.lane_use`` counts those whose weight is stored, padding excluded:
 
-* in MM during all cycles of the instruction but those in which the unit waited for other units or for the stream;
-* in MV during cycles in which the array worked. How often it does is up to the memory: a cycle of the array uses more
-  weights than the ports bring. ``chain.work_share.mv`` is its share of the cycles that were not lost to the stream.
+* in MM of all that the lanes can make in cycles in which the unit waited neither for other units nor for the stream;
+* in MV of those that they can make of the bytes that the ports bring, in all cycles in which the unit did not wait for
+  other units. ``chain.port_bound.mv`` is their share of the lanes. Where the memory is the limit, use is 1: lines
+  that came before the instruction did are no merit.
 
 What the programs leave behind must be what ``iss`` leaves, or nothing is recorded.
 """
@@ -32,10 +33,10 @@ from tests.programs.directed_cases import Bench
 from tests.weights import random_weights
 
 COMMAND = "python -m benchmarks.bench_lanes"
-ACCELERATORS = ("hbm-slice", "small")
+ACCELERATORS = ("hbm-slice", "small", "uneven")
 COLUMNS = 4096
 BITS, GROUP = 4, 128
-COUNTED = ("ARRAY", "BUSY_MATRIX", "STALL_TOKENS_MATRIX", "STALL_STREAM_MATRIX")
+COUNTED = ("BUSY_MATRIX", "STALL_TOKENS_MATRIX", "STALL_STREAM_MATRIX")
 """Registers of the core, which count on from run to run."""
 BLOCKS = 4
 """Row blocks of the layer, all full."""
@@ -95,14 +96,17 @@ def main() -> None:
             if difference := expected.difference(found, config.line_bytes):
                 raise SystemExit(f"{program.name} on {name}: {difference}")
             counts = {name: device.driver.read(name) for name in COUNTED}
-            worked, busy, *stalls = (counts[name] - before[name] for name in COUNTED)
-            before, fed = counts, busy - sum(stalls)
+            busy, waited, starved = (counts[name] - before[name] for name in COUNTED)
+            before = counts
             macs = BLOCKS * config.block_rows(kept) * kept * (COLUMNS // BLOCK) * tokens
-            if mode == "mv":
-                share = worked / fed
-                note(f"chain.work_share.mv.{pattern(kept)}{suffix}", share, "fraction", "rtl", COMMAND)
             peak = lanes_of(config) * (2 if config.packed and tokens > 1 else 1)
-            use = macs / (peak * (worked if mode == "mv" else fed))
+            if mode == "mv":
+                stream = pack(layer(config, kept), None, config).nbytes / config.line_bytes
+                bound = min(1.0, macs / (stream * peak))
+                note(f"chain.port_bound.mv.{pattern(kept)}{suffix}", bound, "fraction", "rtl", COMMAND)
+                use = min(1.0, macs / (peak * bound * (busy - waited)))
+            else:
+                use = macs / (peak * (busy - waited - starved))
             note(f"chain.lane_use.{mode}.{pattern(kept)}{suffix}", use, "fraction", "rtl", COMMAND)
 
 

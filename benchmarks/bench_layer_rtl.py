@@ -84,6 +84,11 @@ class Shape:
             "eos_token_id": 2,
         }
 
+    @property
+    def weights(self) -> int:
+        """Of the layer, without the vocabulary."""
+        return self.hidden * (4 * self.hidden + 3 * self.ffn)
+
     def attention_macs(self, first: int, tokens: int) -> int:
         """Products with keys and with values of ``tokens`` queries from position ``first`` on.
 
@@ -200,7 +205,7 @@ def decode(name: str, form: str) -> None:
         **{f"load_waits_{stall}": load.stalled[stall] / cycles for stall in ("tokens", "stream", "buffer")},
         "load_idle": load.idle / cycles,
     }
-    losses["uneven_ports_and_latency"] = 1 - useful / offered - sum(losses.values())
+    losses["rest"] = 1 - useful / offered - sum(losses.values())
     for part, share in losses.items():
         note(f"rtl.decode.loss.{name}.{form}.{part}", share, "fraction", "rtl", COMMAND)
 
@@ -211,8 +216,8 @@ def prefill(name: str, form: str, run: Run, suffix: str) -> int:
     measured = measure(program, run, training_with(program))
     counters, cycles, config = measured.counters, measured.cycles, program.config
     show(f"prefill {name} {form}", counters)
-    kept = 0.5 if form == "8of16" else 1.0
-    macs = program.counts.linear_weights * kept * run.tokens + SHAPES[name].attention_macs(run.first, run.tokens)
+    shape, kept = SHAPES[name], 0.5 if form == "8of16" else 1.0
+    macs = shape.weights * kept * run.tokens + shape.attention_macs(run.first, run.tokens)
     use = macs / (cycles * lanes_of(config) * tokens_of(config))
     note(f"rtl.prefill.mac_use.{suffix}", use, "fraction", "rtl", COMMAND)
     matrix = counters.units["matrix"]

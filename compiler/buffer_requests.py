@@ -83,7 +83,7 @@ def requests_of(
             if isinstance(step.node, Attention):
                 areas = _attention_requests(step.node, index, graph.max_context, tokens, tile_rows)
                 found += areas
-                if overlap:
+                if overlap and step.node.kv_heads > 1:
                     twice = [f"{name}:{area}" for area in OVERLAPPING]
                     found += [area._replace(name=f"{area.name}:ahead") for area in areas if area.name in twice]
     return found

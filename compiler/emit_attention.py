@@ -125,10 +125,11 @@ def _overlapping(frame: Frame, node: Attention, head: _Head, layout: KvLayout, g
             b.alu(AluFunction.ADD, values, values, layout.head_values)
 
         begin(this)
-        with b.loop(Operand(0, (node.kv_heads - 1) // 2)):
-            for ahead, behind in ((other, this), (this, other)):
-                begin(ahead)
-                end(behind)
+        if pairs := (node.kv_heads - 1) // 2:
+            with b.loop(Operand(0, pairs)):
+                for ahead, behind in ((other, this), (this, other)):
+                    begin(ahead)
+                    end(behind)
         if node.kv_heads % 2 == 0:
             begin(other)
             end(this)

@@ -104,7 +104,7 @@ class ProgramEngine(Engine):
         """Go on with a sequence of this program, in place of the one so far.
 
         Raises:
-            UsageError: it is a sequence of another program.
+            UsageError: its KV cache has another size, or it has more positions than the context.
         """
         kv, line_bytes = self._program.memory.kv, self._program.config.line_bytes
         if len(state.kv) != kv.lines * line_bytes or not 0 <= state.length <= self.max_context:

@@ -35,22 +35,28 @@ def staggered(values: NDArray[np.int64], position: int, cycles: int) -> NDArray[
 def run(
     segment: Compiled, a: NDArray[np.int64], w: NDArray[np.int64], cut: NDArray[np.bool_], there: NDArray[np.bool_]
 ) -> None:
-    """Items a [item, position, token] and w [item, position] with ``cut`` [item, position], where ``there``."""
+    """Items a [item, position, token] and w [item, position] with ``cut`` [item, position], where ``there``.
+
+    At random, a position keeps the weight of the item before, as it does for all tokens of a step but the first.
+    """
     items, length, tokens = a.shape
     cut = cut.copy()
     cut[:, 0] = True
     cycles = items + length + DspSegment.latency
     rng = np.random.default_rng(items)
+    fresh = there[:, None] & (rng.random((items, length)) < rng.choice([0.1, 0.5, 1]))
+    fresh[np.argmax(there)] = True
+    latest = np.maximum.accumulate(np.where(fresh, np.arange(items)[:, None], 0), axis=0)
     inputs = {}
     flags = {name: np.zeros((cycles, length), bool) for name in ("take", "load", "multiply", "cut", "add")}
     for i in range(length):
         # What no item needs is noise: operands where nothing is taken, cuts where nothing is multiplied.
         noise = rng.integers(-128, 128, (cycles, tokens + 1))
-        live = staggered(there, i, cycles)
+        live, loads = staggered(there, i, cycles), staggered(fresh[:, i], i, cycles)
         for token in range(tokens):
             inputs[f"a.{i}.{token}"] = np.where(live, staggered(a[:, i, token], i, cycles), noise[:, token])
-        inputs[f"w.{i}"] = np.where(live, staggered(w[:, i], i, cycles), noise[:, tokens])
-        flags["take"][:, i] = flags["load"][:, i] = live
+        inputs[f"w.{i}"] = np.where(loads, staggered(w[:, i], i, cycles), noise[:, tokens])
+        flags["take"][:, i], flags["load"][:, i] = live, loads
         flags["multiply"][1:, i] = live[:-1]
         flags["add"][2:, i] = live[:-2]
         flags["cut"][:, i] = rng.random(cycles) < 0.5
@@ -58,7 +64,7 @@ def run(
     inputs |= {name: bits(values) for name, values in flags.items()}
     names = [f"sums.{i}.{token}" for i in range(length) for token in range(tokens)]
     got = segment.run(inputs, [*names, "carries"])
-    products = a * w[:, :, None]
+    products = a * np.take_along_axis(w, latest, axis=0)[:, :, None]
     total = np.zeros((items, tokens), np.int64)
     for i in range(length):
         total = np.where(cut[:, i, None], 0, total) + products[:, i]

@@ -6,9 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from catenary.isa.encoding import decode_all
+from catenary.isa.opcodes import Opcode
 from catenary.runtime.devices.reference import ReferenceEngine
 from tests.graphs import random_llama_graph
-from tests.programs.support import FORMS, compiled, iss, outcome, prompt
+from tests.programs.support import FORMS, UNEVEN, compiled, iss, outcome, prompt
 
 FAST = 4
 SEEDS = [pytest.param(seed, marks=() if seed < FAST else pytest.mark.slow) for seed in range(20)]
@@ -58,3 +60,15 @@ def test_all_logits_are_those_of_each_prefix():
         engine.reset()
         single = np.concatenate([engine.run([token], position) for position, token in enumerate(ids)])
         assert (rows == single).all(), f"seed {seed}"
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 3, 4])
+def test_heads_that_overlap(kv_heads):
+    """Whatever the number of heads is, all are there, and none reads what belongs to another."""
+    program = compiled(random_llama_graph(21, heads=2 * kv_heads, kv_heads=kv_heads), "w4", UNEVEN)
+    decode = decode_all(program.code)[program.entries["decode"] :]
+    scores = sum(insn.opcode is Opcode.SCORE for insn in decode)
+    assert scores == {1: 2, 2: 4, 3: 6, 4: 8}[kv_heads], "from the stream and from A, for each head that is written out"
+    reference, ids = ReferenceEngine(program), prompt(program, 19, kv_heads)
+    with iss(program, check_hazards=True) as simulator:
+        assert outcome(simulator, ids, 6) == outcome(reference, ids, 6)
