@@ -54,7 +54,7 @@ def _inputs(component: Elaboratable) -> dict[str, Any]:
     return {"__".join(map(str, path)): value for path, member, value in members if member.flow is In}
 
 
-def flat(value: Any) -> Value:  # noqa: ANN401 - Amaranth has no types
+def flat(value: Any) -> Value:
     """The bits of a signal or view."""
     return value.as_value() if isinstance(value, ValueCastable) else Value.cast(value)
 
@@ -86,13 +86,13 @@ class Harness:
         self.inputs[name] = signal
         self.ports[name] = (signal, PortDirection.Input)
 
-    def free(self, shape: Any, name: str) -> Any:  # noqa: ANN401
+    def free(self, shape: Any, name: str) -> Any:
         """Any value, another one in each cycle."""
         signal = Signal(shape, name=name)
         self._admit(name, flat(signal))
         return signal
 
-    def fixed(self, shape: Any, name: str) -> Signal:  # noqa: ANN401
+    def fixed(self, shape: Any, name: str) -> Signal:
         """Any value, the same in all cycles."""
         choice, kept = self.free(shape, name), Signal(shape, name=f"{name}_kept", reset_less=True)
         value, first = Signal(shape, name=f"{name}_value"), Signal(name=f"{name}_first", reset_less=True, init=1)
@@ -134,7 +134,7 @@ class Harness:
         instance.read_port(domain="comb", addr=address[:bits], data=flat(word), en=Const(1, 1), transparent_for=())
         return word
 
-    def past(self, value: Any, name: str) -> Signal:  # noqa: ANN401
+    def past(self, value: Any, name: str) -> Signal:
         """``value`` of the cycle before; 0 in the first one."""
         register = Signal(unsigned(len(flat(value))), name=f"past_{name}")
         self.m.d.sync += register.eq(flat(value))
@@ -157,14 +157,14 @@ class Harness:
         """``condition`` must be possible."""
         self.covers[name] = flat(condition).any()
 
-    def holds(self, stream: Any, name: str) -> None:  # noqa: ANN401
+    def holds(self, stream: Any, name: str) -> None:
         """Claim the rule of streams: what is offered stays as it is until it is taken."""
         waits = self.past(stream.valid & ~stream.ready, f"{name}_waits")
         payload = self.past(stream.payload, f"{name}_payload")
         self.implies(f"{name} stays valid", waits, stream.valid)
         self.implies(f"{name} stays as it is", waits, flat(stream.payload) == payload)
 
-    def keeps(self, stream: Any, name: str) -> None:  # noqa: ANN401
+    def keeps(self, stream: Any, name: str) -> None:
         """Assume the rule of streams of whoever supplies ``stream``."""
         waits = self.past(stream.valid & ~stream.ready, f"{name}_waits")
         payload = self.past(stream.payload, f"{name}_payload")

