@@ -195,12 +195,22 @@ class Prover:
             ProverError: it is no induction of so many cycles, or there is no answer within the time.
         """
         started = time.perf_counter()
-        limit = f"-maxsteps {most} -timeout {int(self._timeout)}"
+        limit = f"-maxsteps {most} -timeout {int(self._timeout)} -show-public"
         said = yosys(self._folder, f"{TO_WORDS}opt_clean\nsat -prove bad 0 -tempinduct {limit}\n", self._timeout + 60)
         if "Induction step proven: SUCCESS!" not in said:
-            raise ProverError(f"no induction over {most} cycles: {said[-300:]}")
+            raise ProverError(f"no induction over {most} cycles:\n{self._step(said)}")
         steps = int(re.findall(r"\[induction step (\d+)\]", said)[-1])
         return Answer(True, steps, None, time.perf_counter() - started)
+
+    def _step(self, said: str) -> str:
+        """Of what yosys found instead of a step: the claims that fail in the end, and the signals that are not 0."""
+        table = said.rpartition("Time Signal Name")[2].partition("\n\n")[0]
+        rows = [row.split() for row in table.splitlines() if re.match(r" +\d+ \\", row)]
+        last = max((row[0] for row in rows), key=int, default="")
+        claims = {output: name for name, output in self.claims.items()}
+        broken = [claims[row[1][1:]] for row in rows if row[0] == last and row[1][1:] in claims and row[2] == "1"]
+        values = [f"{time} {name[1:]} = {value}" for time, name, value, *_ in rows if value != "0"]
+        return "\n".join([f"broken: {broken}", *values])
 
     def _cycles(self, witness: str) -> tuple[dict[str, int], ...]:
         """The inputs of each cycle, from a witness in the format of AIGER: registers, then a line a cycle."""
