@@ -29,11 +29,12 @@ class _Ready(Elaboratable):  # type: ignore[misc] # Amaranth has no types
 
 
 def _signals(fragment: Fragment, path: str = "") -> Iterator[tuple[str, Signal]]:
-    """All signals that ``fragment`` assigns to, by path."""
-    for statements in fragment.statements.values():
+    """All signals that ``fragment`` assigns to, by path; to names that Amaranth made up (``$signal``) their domain is
+    added (``$signal@sync``)."""
+    for domain, statements in fragment.statements.items():
         for statement in statements:
             for signal in statement._lhs_signals():
-                yield path + signal.name, signal
+                yield path + signal.name + (f"@{domain}" if signal.name.startswith("$") else ""), signal
     for number, (inner, name, _) in enumerate(fragment.subfragments):
         yield from _signals(inner, f"{path}{name or number}.")
 

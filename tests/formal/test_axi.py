@@ -62,7 +62,7 @@ class Ranges:
         now, due = Signal(range(2 * beats), name="expected_now"), Signal(range(2 * beats), name="left_now")
         valid, payload = inside[f"{path}bursts__valid"], inside[f"{path}bursts__payload"]
         first, length = payload[: (beats - 1).bit_length()], payload[(beats - 1).bit_length() :]
-        size, begin, left = Signal(range(most + 1), name="size"), inside[f"{path}$like"], inside[f"{path}left"]
+        size, begin, left = Signal(range(most + 1), name="size"), inside[f"{path}$like@sync"], inside[f"{path}left"]
         h.m.d.comb += [
             now.eq(self.expected + Mux(self.taken, self.length, 0)),
             due.eq(self.left - Mux(self.taken, self.length, 0)),
@@ -93,7 +93,9 @@ def splitter(beats: int, most: int, module: ModuleType = bursts) -> Harness:
     h.claim("what is left", ranges.left == inside["left"] + Mux(dut.bursts.valid, payload.length + 1, 0))
     h.cover("a whole burst", payload.length == most - 1)
     after = ranges.expected + Mux(dut.bursts.valid, payload.length + 1, 0)
-    h.claim("where it begins", (inside["left"] == 0) | (inside["$like"] == after % (1 << len(inside["$like"]))))
+    h.claim(
+        "where it begins", (inside["left"] == 0) | (inside["$like@sync"] == after % (1 << len(inside["$like@sync"])))
+    )
     h.claim("within memory", ranges.expected + ranges.left <= beats)
     return h
 
@@ -184,4 +186,148 @@ def test_read_master(record: Record, data_bytes: int, beats: int, most: int, dep
         steps=2,
         reached=small,
         controls={name: partial(small, mutant(read_master, change)) for name, change in wrong.items()},
+    )
+
+
+def writer(
+    data_bytes: int,
+    beats: int,
+    most: int,
+    depth: int,
+    waiting: int,
+    module: ModuleType = write_master,
+    *,
+    watched: bool = False,
+) -> Harness:
+    """A write master between commands with their data and a port that answers what it has got.
+
+    Args:
+        data_bytes: width of the port.
+        beats: beats of the memory.
+        most: beats of a burst.
+        depth: beats of the FIFO.
+        waiting: bursts that wait for their response.
+        module: where the master comes from.
+        watched: the prover watches one burst, from the offer of its address to its last beat.
+    """
+    h = Harness()
+    m, dut = h.m, module.WriteMaster(data_bytes, beats, max_burst=most, depth=depth, bursts=waiting)
+    inside = h.add(dut, "dut")
+    axi = dut.axi
+    address_rules(h, axi, "aw", data_bytes)
+    draining, stopped = inside["$signal@sync"], inside["stop"]
+    ranges = Ranges(h, dut.command, beats, stopped)
+    h.keeps(dut.data, "data")
+    fresh = Signal()
+    m.d.comb += [
+        fresh.eq(axi.awvalid & ~h.past(axi.awvalid & ~axi.awready, "offered")),
+        ranges.taken.eq(fresh),
+        ranges.length.eq(axi.awlen + 1),
+    ]
+    first = axi.awaddr // data_bytes
+    h.claim("bursts follow each other", ~fresh | ((first == ranges.expected) & (axi.awlen < ranges.left)))
+
+    waits = h.past(axi.wvalid & ~axi.wready, "w_waits")
+    h.implies("wvalid stays", waits, axi.wvalid)
+    for name in ("wdata", "wstrb", "wlast"):
+        now = getattr(axi, name)
+        h.claim(f"{name} stays", ~waits | (now == h.past(now, name)))
+
+    # What the other side has seen: addresses, last beats, and its responses to bursts of which it has both.
+    addresses, lasts = (Signal(range(waiting + 2), name=name) for name in ("addresses", "lasts"))
+    beat, answer = axi.wvalid & axi.wready, axi.bvalid & axi.bready
+    asked = axi.awvalid & axi.awready
+    # Both less the bursts that are over: an answer takes one of each away.
+    m.d.sync += [
+        addresses.eq(addresses + asked - answer),
+        lasts.eq(lasts + (beat & axi.wlast) - answer),
+    ]
+    h.assume(~axi.bvalid | ((addresses != 0) & (lasts != 0)))
+    open_ = addresses + axi.awvalid  # bursts of which the address has been offered, and that are not answered
+    h.claim("no more bursts wait than may", open_ <= waiting)
+    h.implies("no beat before its address is offered", axi.wvalid, lasts < open_)
+    h.claim("every response is expected", axi.bready)
+    h.implies("idle: nothing is open", dut.idle, (open_ == 0) & ~axi.wvalid)
+
+    h.cover("drains in a burst", draining & axi.wvalid & ~axi.wlast)
+    drained = h.past(draining, "drains") & ~waits & axi.wvalid
+    h.implies("no strobe once it drains", drained, axi.wstrb == 0)
+    ends = axi.wvalid & axi.wlast
+    h.claim("unanswered", inside["unanswered"] == open_)
+    h.claim("offered", inside["offered"] + lasts + ends == open_)
+    h.claim("a burst goes on", ~axi.wvalid | axi.wlast | (inside["offered"] != 0))
+    h.claim("bursts keep to multiples", ~axi.awvalid | (first % most + axi.awlen < most))
+    h.claim("nothing behind a stop", ~h.past(stopped, "stop") | (inside["splitter.left"] == 0))
+    ranges.lemmas(h, inside, "splitter.", most, beats)
+    if watched:
+        _watch(h, axi, fresh, addresses - lasts, most)
+    return h
+
+
+def _watch(h: Harness, axi: Any, fresh: Value, before: Value, most: int) -> None:
+    """Watch a burst: as many last beats as there are unfinished bursts before it pass before its own ones."""
+    m = h.m
+    beat = axi.wvalid & axi.wready
+    watch = h.free(1, "watch")
+    watching, ahead = Signal(), Signal(len(before))
+    size, done = Signal(range(most + 1)), Signal(range(most + 1))
+    with m.If(fresh & watch & ~watching):
+        m.d.sync += [watching.eq(1), size.eq(axi.awlen + 1), ahead.eq(before), done.eq(0)]
+        with m.If(beat):
+            m.d.sync += [ahead.eq(before - axi.wlast), done.eq(before == 0)]
+            with m.If((before == 0) & axi.wlast):
+                m.d.sync += watching.eq(0)
+    with m.Elif(watching & beat):
+        with m.If(ahead != 0):
+            m.d.sync += ahead.eq(ahead - axi.wlast)
+        with m.Else():
+            m.d.sync += done.eq(done + 1)
+            with m.If(axi.wlast):
+                m.d.sync += watching.eq(0)
+    now = Signal()
+    m.d.comb += now.eq(watching & axi.wvalid & (ahead == 0))
+    h.implies("WLAST is with the last beat of the burst, and with no other", now, axi.wlast == (done + 1 == size))
+    at_once = fresh & axi.wvalid & (before == 0)
+    h.claim("WLAST of a burst whose first beat comes with its address", ~at_once | (axi.wlast == (axi.awlen == 0)))
+    h.cover("a watched burst of full length ends", now & (size == most) & axi.wlast)
+
+
+_PORTS = [(4, 1024, 16, 64, 16), (64, 256, 16, 24, 16), (1, 16, 2, 10, 2)]
+_WRITER_WRONG = {
+    "an offer is withdrawn": ("with m.If(axi.awready):", "with m.If(axi.awready | stop):"),
+    "one burst too many waits": ("& (unanswered != self._bursts)", ""),
+    "a beat changes while it waits": ("(~axi.wvalid | axi.wready) & (offered != 0)", "(offered != 0)"),
+    "strobes while it drains": ("m.d.sync += axi.wstrb.eq(0)", "m.d.sync += axi.wstrb.eq(source.strobe)"),
+    "idle too early": ("(left == 0) | draining) & (unanswered == 0)", "(left == 0) | draining)"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data_bytes", "beats", "most", "depth", "waiting"), _PORTS)
+def test_write_master(record: Record, data_bytes: int, beats: int, most: int, depth: int, waiting: int) -> None:
+    small = partial(writer, 1, 16, 2, 10, 2)
+    prove(
+        record,
+        f"WriteMaster({data_bytes}, {beats}, max_burst={most}, depth={depth}, bursts={waiting})",
+        "offers stay, bursts make up the range and keep to 4 KB, no beat before its address, bursts that wait are "
+        "bounded, idle means that all are answered",
+        partial(writer, data_bytes, beats, most, depth, waiting),
+        steps=2,
+        reached=small,
+        controls={name: partial(small, mutant(write_master, change)) for name, change in _WRITER_WRONG.items()},
+    )
+
+
+@pytest.mark.slow
+def test_last_beats(record: Record) -> None:
+    wrong = ("final.eq((left == 1) | (place", "final.eq((left == 2) | (place")
+    prove(
+        record,
+        "WriteMaster(1, 16, max_burst=2, depth=10, bursts=2)",
+        "WLAST comes with the last beat of every burst, and with no other",
+        partial(writer, 1, 16, 2, 10, 2, watched=True),
+        bound=16,
+        controls={
+            "WLAST is one beat early": partial(writer, 1, 16, 2, 10, 2, mutant(write_master, wrong), watched=True)
+        },
     )
