@@ -72,16 +72,15 @@ class Harness:
 
     def __init__(self, *, resets: bool = True) -> None:
         self.m = Module()
-        self.m.domains.sync = domain = ClockDomain("sync")
+        self.m.domains.sync = domain = ClockDomain("sync", reset_less=not resets)
         self.inputs: dict[str, Signal] = {}
         self.claims: dict[str, Value] = {}
         self.covers: dict[str, Value] = {"assumptions": Const(1)}
         self.ports: dict[str, tuple[Signal, PortDirection]] = {"clk": (domain.clk, PortDirection.Input)}
         self._assumed: list[Value] = []
         self._memories: dict[str, MemoryInstance] = {}
-        self._admit("rst", domain.rst)
-        if not resets:
-            self.assume(~domain.rst)
+        if resets:
+            self._admit("rst", domain.rst)
 
     def _admit(self, name: str, signal: Signal) -> None:
         self.inputs[name] = signal
