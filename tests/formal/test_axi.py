@@ -181,7 +181,7 @@ def test_read_master(record: Record, data_bytes: int, beats: int, most: int, dep
     prove(
         record,
         f"ReadMaster({data_bytes}, {beats}, max_burst={most}, depth={depth})",
-        "offers stay, bursts make up the range and keep to 4 KB, every beat finds room, idle means that nothing is owed",
+        "offers stay, bursts make up the range and keep to 4 KB, every beat finds room, idle: nothing is owed",
         partial(reader, data_bytes, beats, most, depth),
         steps=2,
         reached=small,

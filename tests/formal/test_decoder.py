@@ -19,7 +19,7 @@ from catenary.boards.loader import load_accelerator
 from catenary.hw.control import decoder, dispatch
 from catenary.isa.fields import REGISTER_BITS, BitField, Float32
 from catenary.isa.instructions import INSTRUCTIONS, Instruction
-from catenary.isa.opcodes import KEY_LIMIT, WORD_BITS, Buffer, Opcode, Source, Unit
+from catenary.isa.opcodes import KEY_LIMIT, Buffer, Opcode, Source, Unit
 from catenary.isa.registers import ErrorCause
 from catenary.isa.rules import LOAD_FORMATS, RULES, STORE_FORMATS, register_fields
 from tests.formal.harness import Harness

@@ -6,16 +6,14 @@ The primitives are the models of ``tests/hw/dsp_models.py``, written from the ma
 
 from __future__ import annotations
 
-from functools import partial
 from types import ModuleType
 
 import pytest
 from amaranth.hdl import Cat, Mux, Signal, Value, signed
 
-from catenary.hw.dsp import dsp48e2, ecp5
+from catenary.hw.dsp import dsp48e2
 from catenary.hw.dsp.segment import DspSegment, Primitive
 from tests.formal.harness import Harness
-from tests.formal.proofs import Record, mutant, prove
 from tests.hw.dsp_models import use_models
 
 LOW_BITS = 18
@@ -73,7 +71,9 @@ def harness(
         if primitive is Primitive.DSP48E2:
             _registers(h, one, two, i, packed, adds)
         else:
-            multiplier = f"cascade.multiplier_{i}." if f"cascade.multiplier_{i}.dsp.inputa" in two else f"multiplier_{i}."
+            multiplier = (
+                f"cascade.multiplier_{i}." if f"cascade.multiplier_{i}.dsp.inputa" in two else f"multiplier_{i}."
+            )
             h.claim(f"activation at {i}", two[f"{multiplier}dsp.inputa"].as_signed() == one[f"a_{i}_0"])
             h.claim(f"weight at {i}", two[f"{multiplier}dsp.inputb"].as_signed() == one[f"w_{i}"])
             h.claim(f"product at {i}", two[f"{multiplier}dsp.output"].as_signed() == one[f"product_{i}_0"])
@@ -86,7 +86,9 @@ def _pair(values: list[Value]) -> Value:
     return values[0] + (values[1] << LOW_BITS) if len(values) > 1 else values[0]
 
 
-def _registers(h: Harness, one: dict[str, Signal], two: dict[str, Signal], i: int, packed: bool, multiplied: Value) -> None:
+def _registers(
+    h: Harness, one: dict[str, Signal], two: dict[str, Signal], i: int, packed: bool, multiplied: Value
+) -> None:
     """How the registers of slice ``i`` stand to those of the behavioural segment; this makes the claims inductive."""
     tokens = range(1 + packed)
 

@@ -16,7 +16,7 @@ from functools import partial
 from types import ModuleType
 
 import pytest
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 
 from catenary.hw.fp import multiply
