@@ -60,6 +60,7 @@ def prove(
     bound: int | None = None,
     before: str = "",
     reached: Build | None = None,
+    cut: str = "",
 ) -> None:
     """Prove the claims of a harness, reach all that it covers, and find what is wrong with each control.
 
@@ -72,6 +73,7 @@ def prove(
         steps: cycles that induction may look back; without, ABC looks for an invariant.
         bound: cycles that are looked at, for a claim that is not proved for any number of them.
         before: commands of ABC that simplify the design first.
+        cut: a kind of cell that may give any result as far as the assumptions allow it, for induction.
         reached: a smaller harness, for covers that take too long to reach in this one.
 
     Raises:
@@ -81,7 +83,7 @@ def prove(
     assert controls, "a proof needs a control"
     with Prover(build) as prover:
         if steps is not None:
-            answer = prover.induct(steps)
+            answer = prover.induct(steps, cut)
             method = f"induction over {answer.frames} cycle{'s' if answer.frames > 1 else ''}"
         elif bound is not None:
             [answer] = prover.ask("bad", before=before, engine=f"bmc3 -F {bound}")

@@ -111,7 +111,7 @@ def yosys(folder: Path, script: str, timeout: float) -> str:
 
 
 class Prover:
-    """One harness, made into an AIGER file once; every question is about one of its outputs.
+    """One harness; every question is about one of its outputs.
 
     Use it as a context, which owns a temporary folder.
     """
@@ -130,12 +130,20 @@ class Prover:
         text = rtlil.convert(design, ports=harness.ports, emit_src=False)
         self._claims, self._covers = list(harness.claims), list(harness.covers)
         (self._folder / "top.il").write_text(text, encoding="utf-8")
-        said = yosys(self._folder, TO_WORDS + TO_AIGER, self._timeout)
-        if not (self._folder / "top.map").exists():
-            raise ProverError(said[-2000:])
-        self._inputs, self._outputs = _names((self._folder / "top.map").read_text(encoding="utf-8"))
         self._made = time.perf_counter() - started
         return self
+
+    def _bits(self) -> bytes:
+        """The AIGER file, made when it is first asked for."""
+        folder = self._folder
+        if not (folder / "top.map").exists():
+            started = time.perf_counter()
+            said = yosys(folder, TO_WORDS + TO_AIGER, self._timeout)
+            if not (folder / "top.map").exists():
+                raise ProverError(said[-2000:])
+            self._inputs, self._outputs = _names((folder / "top.map").read_text(encoding="utf-8"))
+            self._made += time.perf_counter() - started
+        return (folder / "top.aig").read_bytes()
 
     def __exit__(self, *_: object) -> None:
         self._temporary.cleanup()
@@ -161,7 +169,8 @@ class Prover:
         Raises:
             ProverError: there is no answer within the time.
         """
-        started, commands, design = time.perf_counter(), "", (self._folder / "top.aig").read_bytes()
+        design, commands = self._bits(), ""
+        started = time.perf_counter()
         for number, output in enumerate(outputs):
             for name in (f"log_{number}", f"trace_{number}"):
                 (self._folder / name).unlink(missing_ok=True)
@@ -185,22 +194,24 @@ class Prover:
             return Answer(True, int(frames), None, seconds)
         raise ProverError(f"no answer about {output} after {seconds:.0f} s, frame {frames}")
 
-    def induct(self, most: int) -> Answer:
+    def induct(self, most: int, cut: str = "") -> Answer:
         """Whether ``bad`` is never 1, by induction over time in yosys' own solver, at words.
 
         Args:
             most: cycles that the step may look back.
+            cut: a kind of cell that may give any result.
 
         Raises:
             ProverError: it is no induction of so many cycles, or there is no answer within the time.
         """
         started = time.perf_counter()
         limit = f"-maxsteps {most} -timeout {int(self._timeout)} -show-public"
-        said = yosys(self._folder, f"{TO_WORDS}opt_clean\nsat -prove bad 0 -tempinduct {limit}\n", self._timeout + 60)
+        words = f"{TO_WORDS}cutpoint t:{cut}\n" if cut else TO_WORDS
+        said = yosys(self._folder, f"{words}opt_clean\nsat -prove bad 0 -tempinduct {limit}\n", self._timeout + 60)
         if "Induction step proven: SUCCESS!" not in said:
             raise ProverError(f"no induction over {most} cycles:\n{self._step(said)}")
         steps = int(re.findall(r"\[induction step (\d+)\]", said)[-1])
-        return Answer(True, steps, None, time.perf_counter() - started)
+        return Answer(True, steps, None, time.perf_counter() - started + self._made)
 
     def _step(self, said: str) -> str:
         """Of what yosys found instead of a step: the claims that fail in the end, and the signals that are not 0."""

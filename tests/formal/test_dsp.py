@@ -2,10 +2,14 @@
 """Segments of DSP slices against the behavioural one: equal sums, for all operands, weights, cuts and gaps.
 
 The primitives are the models of ``tests/hw/dsp_models.py``, written from the manuals. Segments are never reset.
+
+Multipliers are not looked into. That their operands are equal is proved; that equal factors have equal products, that
+``(a1 * 2**18 + a0) * w`` is ``a1 * w * 2**18 + a0 * w``, and how large such products are, is arithmetic and assumed.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -13,7 +17,8 @@ from amaranth.hdl import Cat, Mux, Signal, Value, signed
 
 from catenary.hw.dsp import dsp48e2
 from catenary.hw.dsp.segment import DspSegment, Primitive
-from tests.formal.harness import Harness
+from tests.formal.harness import Build, Harness
+from tests.formal.proofs import Record, mutant, prove
 from tests.hw.dsp_models import use_models
 
 LOW_BITS = 18
@@ -21,7 +26,7 @@ LOW_BITS = 18
 
 
 def harness(
-    length: int, packed: bool, primitive: Primitive, module: ModuleType | None = None, *, extremes: bool = False
+    length: int, packed: bool, primitive: Primitive, module: ModuleType | None = None, *, hasty: bool = False
 ) -> Harness:
     """Two segments with the same inputs, driven as :class:`catenary.hw.dsp.segment.SegmentSignature` says.
 
@@ -30,7 +35,7 @@ def harness(
         packed: two tokens.
         primitive: of one of the two; the other is behavioural.
         module: where a changed wrapper of DSP48E2 comes from.
-        extremes: activations may be -128, too.
+        hasty: products are added up whenever anybody likes.
     """
     h = Harness(resets=False)
     m = h.m
@@ -49,11 +54,11 @@ def harness(
         two = h.add(sliced, "sliced", inputs=same)
 
     adds = h.past(plain.multiply, "multiply")
-    h.assume(plain.add == adds)
+    if not hasty:
+        h.assume(plain.add == adds)
     for i in range(length):
         for token in range(1 + packed):
-            if not extremes:
-                h.assume(~plain.take[i] | (plain.a[i][token] != -128))
+            h.assume(~plain.take[i] | (plain.a[i][token] != -128))
         if i:
             h.assume(plain.multiply[i] == plain.add[i - 1])  # one step behind
 
@@ -76,7 +81,7 @@ def harness(
             )
             h.claim(f"activation at {i}", two[f"{multiplier}dsp.inputa"].as_signed() == one[f"a_{i}_0"])
             h.claim(f"weight at {i}", two[f"{multiplier}dsp.inputb"].as_signed() == one[f"w_{i}"])
-            h.claim(f"product at {i}", two[f"{multiplier}dsp.output"].as_signed() == one[f"product_{i}_0"])
+            h.assume(two[f"{multiplier}dsp.output"].as_signed() == one[f"product_{i}_0"])
             h.claim(f"passed at {i}", two[f"passed_{i}_0"] == one[f"passed_{i}_0"])
     return h
 
@@ -102,10 +107,10 @@ def _registers(
         h.claim(f"activation {token} at {i} is legal", one[f"a_{i}_{token}"] != -128)
     h.claim(f"activations at {i}", slice_("ad" if packed else "a").as_signed() == pair("a"))
     h.claim(f"weight at {i}", slice_("b").as_signed() == one[f"w_{i}"])
-    h.claim(f"products at {i}", slice_("m").as_signed() == pair("product"))
+    h.assume(slice_("m").as_signed() == pair("product"))
     for token in tokens:
         product = one[f"product_{i}_{token}"]
-        h.claim(f"product {token} at {i} is in range", (product <= 127 * 128) & (product >= -127 * 128))
+        h.assume((product <= 127 * 128) & (product >= -127 * 128))
         passed, most = one[f"passed_{i}_{token}"], 127 * 128 * (i + 1)
         h.claim(f"sum {token} at {i} is in range", (passed <= most) & (passed >= -most))
     opmode, adds = slice_("opmode"), multiplied[i]
@@ -119,3 +124,31 @@ def _registers(
     h.claim(f"sum before {i}", ~adds | ~goes_on | (before == pair("passed", i - 1)))
     nothing = Cat([one[f"passed_{i - 1}_{token}"] for token in tokens]) == 0
     h.claim(f"nothing before {i}", ~adds | goes_on | nothing)
+
+
+CASES = [(Primitive.DSP48E2, True, 8), (Primitive.DSP48E2, False, 8), (Primitive.ECP5, False, 8)]
+CASES += [(Primitive.DSP48E2, True, 1), (Primitive.DSP48E2, True, 2), (Primitive.ECP5, False, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("primitive", "packed", "length"), CASES)
+def test_segment(record: Record, primitive: Primitive, packed: bool, length: int) -> None:
+    controls: dict[str, Build] = {}
+    if primitive is Primitive.DSP48E2:
+        wrong = mutant(dsp48e2, ("Const(0) if i == 0 else ~self.cut[i]", "Const(0) if i == 0 else self.cut[i]"))
+        controls["a cut goes on"] = partial(harness, 2, packed, primitive, wrong)
+        late = mutant(dsp48e2, ("i_CEB2=self.load[i]", "i_CEB2=self.take[i]"))
+        controls["a weight is loaded with the activations"] = partial(harness, 1, packed, primitive, late)
+    else:
+        controls["a product is late"] = partial(harness, 1, packed, primitive, hasty=True)
+    prove(
+        record,
+        f"DspSegment({length}, packed={packed}, {primitive.name})",
+        "sums as those of the behavioural segment, but for the multipliers themselves",
+        partial(harness, length, packed, primitive),
+        steps=2,
+        cut="$mul",
+        reached=partial(harness, min(length, 2), packed, primitive),
+        controls=controls,
+    )

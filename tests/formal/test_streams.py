@@ -49,7 +49,7 @@ def planner(module: ModuleType = load_plan) -> Harness:
 def fetches(module: ModuleType = runs) -> Harness:
     """The order to fetch code. The host does not change settings while a run goes on."""
     h = Harness()
-    dut = module.Runs(SMALL)
+    dut = module.RunControl(SMALL)
     h.add(dut, "dut")
     h.assume(~(dut.failed | dut.soft_reset))
     h.assume(~h.past(dut.running, "running") | (dut.line == h.past(dut.line, "line")))
@@ -75,9 +75,9 @@ CASES = {
         planner,
         "lines and plans",
         load_plan,
-        ("self.plans.valid.eq(1)", "self.plans.valid.eq(self.fetch.valid)"),
+        ("self.plans.valid.eq(1)", "self.plans.valid.eq(~self.insn.valid)"),
     ),
-    "Runs": (fetches, "fetch", runs, ("self.fetch.valid.eq(1)", "self.fetch.valid.eq(~self.start)")),
+    "RunControl": (fetches, "fetch", runs, ("self.fetch.valid.eq(1)", "self.fetch.valid.eq(~self.start)")),
     "Shell(load)": (partial(commands, Unit.LOAD), "insn", shell, ("fifo.r_en.eq(self.taken)", "fifo.r_en.eq(1)")),
     "Shell(matrix)": (partial(commands, Unit.MATRIX), "insn", shell, ("fifo.r_en.eq(self.taken)", "fifo.r_en.eq(1)")),
 }
