@@ -26,7 +26,8 @@ def mutant(module: ModuleType, *changes: tuple[str, str]) -> ModuleType:
         source = source.replace(old, new)
     made = ModuleType(module.__name__)
     made.__package__, made.__file__ = module.__package__, module.__file__
-    exec(compile(source, f"{module.__name__} with changes", "exec"), made.__dict__)
+    code = compile(source, f"{module.__name__} with changes", "exec", dont_inherit=True)
+    exec(code, made.__dict__)
     return made
 
 

@@ -164,6 +164,7 @@ def reader(data_bytes: int, beats: int, most: int, depth: int, module: ModuleTyp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("data_bytes", "beats", "most", "depth"), [(4, 1024, 64, 256), (64, 256, 16, 24), (1, 16, 2, 3)]
 )
@@ -303,6 +304,7 @@ _WRITER_WRONG = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("data_bytes", "beats", "most", "depth", "waiting"), _PORTS)
 def test_write_master(record: Record, data_bytes: int, beats: int, most: int, depth: int, waiting: int) -> None:
     small = partial(writer, 1, 16, 2, 10, 2)
@@ -319,6 +321,7 @@ def test_write_master(record: Record, data_bytes: int, beats: int, most: int, de
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_last_beats(record: Record) -> None:
     wrong = ("final.eq((left == 1) | (place", "final.eq((left == 2) | (place")
     prove(

@@ -132,7 +132,7 @@ WRONG = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_decoder(record: Record) -> None:
     prove(
         record,
@@ -164,7 +164,7 @@ def faults(module: ModuleType = dispatch) -> Harness:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_illegal_words_have_a_cause(record: Record) -> None:
     wrong = {
         "another cause": (

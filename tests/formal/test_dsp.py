@@ -15,27 +15,24 @@ from types import ModuleType
 import pytest
 from amaranth.hdl import Cat, Mux, Signal, Value, signed
 
-from catenary.hw.dsp import dsp48e2
+from catenary.hw.dsp import dsp48e2, ecp5, segment
 from catenary.hw.dsp.segment import DspSegment, Primitive
 from tests.formal.harness import Build, Harness
 from tests.formal.proofs import Record, mutant, prove
-from tests.hw.dsp_models import use_models
+from tests.hw.dsp_models import instance, use_models
 
 LOW_BITS = 18
 """Of a pair, for token 0."""
 
 
-def harness(
-    length: int, packed: bool, primitive: Primitive, module: ModuleType | None = None, *, hasty: bool = False
-) -> Harness:
+def harness(length: int, packed: bool, primitive: Primitive, module: ModuleType | None = None) -> Harness:
     """Two segments with the same inputs, driven as :class:`catenary.hw.dsp.segment.SegmentSignature` says.
 
     Args:
         length: positions.
         packed: two tokens.
         primitive: of one of the two; the other is behavioural.
-        module: where a changed wrapper of DSP48E2 comes from.
-        hasty: products are added up whenever anybody likes.
+        module: where a changed wrapper comes from.
     """
     h = Harness(resets=False)
     m = h.m
@@ -49,13 +46,14 @@ def harness(
     with pytest.MonkeyPatch.context() as patch:
         use_models(patch)
         if module is not None:
-            patch.setattr("catenary.hw.dsp.segment.Dsp48e2Segment", module.Dsp48e2Segment)
-            patch.setattr(module, "Instance", dsp48e2.Instance)
+            patch.setattr(module, "Instance", instance)
+            for name in ("Dsp48e2Segment", "Ecp5Multiplier"):
+                if hasattr(module, name):
+                    patch.setattr(segment, name, getattr(module, name))
         two = h.add(sliced, "sliced", inputs=same)
 
     adds = h.past(plain.multiply, "multiply")
-    if not hasty:
-        h.assume(plain.add == adds)
+    h.assume(plain.add == adds)
     for i in range(length):
         for token in range(1 + packed):
             h.assume(~plain.take[i] | (plain.a[i][token] != -128))
@@ -141,7 +139,8 @@ def test_segment(record: Record, primitive: Primitive, packed: bool, length: int
         late = mutant(dsp48e2, ("i_CEB2=self.load[i]", "i_CEB2=self.take[i]"))
         controls["a weight is loaded with the activations"] = partial(harness, 1, packed, primitive, late)
     else:
-        controls["a product is late"] = partial(harness, 1, packed, primitive, hasty=True)
+        swapped = mutant(ecp5, ('"INPUTA": "take", "INPUTB": "load"', '"INPUTA": "load", "INPUTB": "take"'))
+        controls["registers have each other's enables"] = partial(harness, 1, packed, primitive, swapped)
     prove(
         record,
         f"DspSegment({length}, packed={packed}, {primitive.name})",

@@ -136,7 +136,7 @@ WRONG = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_multiply(record: Record) -> None:
     prove(
         record,

@@ -85,7 +85,7 @@ CASES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", CASES)
 def test_offers_stay(record: Record, name: str) -> None:
     build, streams, module, change = CASES[name]
