@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run every proof of tests/formal, and write the table of docs/formal.md from what they report.
 
-    python -m tools.formal          run the proofs (half an hour), rewrite the table if all hold
+    python -m tools.formal          run the proofs, rewrite the table if all hold
     python -m tools.formal --rows   write the rows to standard output instead, one JSON object a line
 
 The table stands between ``<!-- formal:begin -->`` and ``<!-- formal:end -->``; the text around it is written by hand.
