@@ -163,6 +163,11 @@ def reader(data_bytes: int, beats: int, most: int, depth: int, module: ModuleTyp
     return h
 
 
+def test_a_fifo_that_would_lose_beats_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^depth must be at least 3 beats, not 2$"):
+        read_master.ReadMaster(1, 16, max_burst=2, depth=2)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
