@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trying one mutant: run the programs until something is not as it must be.
+
+What is compared, in this order:
+
+* the outcome of each program with that of the instruction-set simulator: memory, result, error cause, instruction at
+  fault, numeric flag; a broken rule of AXI, a silent register and a run that does not end are differences, too;
+* the registers that a host reads, all of them, with those of the core without mutants. Counters of cycles only as long
+  as the units have done everything in the very cycles in which they do without a mutant, so that a counter that differs
+  is a wrong counter;
+* when the units did what. A mutant that differs in nothing else is *slow* where a program takes a good deal longer than
+  without it, and *timing* where it does not. Only the former counts as noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+
+from catenary.isa.config import AcceleratorConfig
+from catenary.isa.errors import CatenaryError
+from catenary.isa.registers import register_map
+from catenary.runtime.devices.rtl import RtlDevice
+from catenary.sim.rtl.memory_model import MemoryModel
+from tests.mutation.stimuli import Session, Stimulus, image_bytes
+from tests.programs.cases import run_opened
+
+SLOWER = 1.1
+"""A program that takes so many times as long is slow ..."""
+SLOWER_CYCLES = 200
+"""... if these are at least so many cycles."""
+TIMED = ("CYCLES", "BUSY_", "STALL_", "ARRAY")
+"""Registers, by the starts of their names, that depend on when things happen."""
+HUNG = 3
+"""A run hangs when it has taken so many times the cycles of the core without mutants ..."""
+HUNG_CYCLES = 20_000
+"""... and so many more."""
+SECONDS = 300
+"""Longest time for one mutant."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant.
+
+    Attributes:
+        number: of the mutant.
+        kind: ``killed``, ``timing`` or ``alive``.
+        reason: what differed: ``outcome``, ``hang``, ``bus``, ``register``, ``counter``, ``slow``, ``crash``.
+        by: the program that noticed.
+        detail: in words.
+        programs: so many were run.
+    """
+
+    number: int
+    kind: str
+    reason: str = ""
+    by: str = ""
+    detail: str = ""
+    programs: int = 0
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What the core without mutants did in one program.
+
+    Attributes:
+        registers: afterwards.
+        slices: hash of what its units did when.
+        cycles: from start to end, idle ones of the host included.
+        used: cycle in which the last instruction ended, counted from the start.
+    """
+
+    registers: dict[str, int]
+    slices: str
+    cycles: int
+    used: int
+
+
+class _Difference(Exception):
+    """A mutant is noticed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Trials:
+    """Tries mutants of one core.
+
+    Args:
+        config: the accelerator.
+        device: makes the core with a mutant, 0 for none.
+        found: what to run.
+
+    Raises:
+        AssertionError: the core without mutants does not leave behind what it must.
+    """
+
+    def __init__(
+        self, config: AcceleratorConfig, device: Callable[[int, MemoryModel], RtlDevice], found: Sequence[Session]
+    ) -> None:
+        self._config, self._device, self._sessions = config, device, found
+        self._memory = image_bytes(found)
+        self._names = [place.name for place in register_map(config) if place.name != "CONTROL"]
+        self._golden: list[list[Golden]] = []
+        first = self._run(0)
+        assert first.kind == "alive", f"core without mutants: {first}"
+        again = self._run(0)
+        assert again.kind == "alive", f"core without mutants, once more: {again}"
+
+    def run(self, number: int) -> Verdict:
+        """Try one mutant in a process of its own, which it may crash."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reader)
+            signal.alarm(SECONDS)
+            try:
+                verdict = self._run(number)
+            except BaseException:  # the parent must not run twice, whatever happens here
+                verdict = Verdict(number, "broken", detail=traceback.format_exc())
+            with os.fdopen(writer, "w") as pipe:
+                json.dump(asdict(verdict), pipe)
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            text = pipe.read()
+        _, status = os.waitpid(child, 0)
+        if not text:
+            ended = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"status {status}"
+            return Verdict(number, "killed", "crash", detail=ended)
+        verdict = Verdict(**json.loads(text))
+        if verdict.kind == "broken":
+            raise RuntimeError(f"Mutant {number} must be tried, not end with {verdict.detail}")
+        return verdict
+
+    def _run(self, number: int) -> Verdict:
+        """Try one mutant; the first time, without any, remember what it does."""
+        timing = Verdict(number, "alive")
+        count = 0
+        known = bool(self._golden)
+        for index, session in enumerate(self._sessions):
+            golden: list[Golden] = []
+            same, at = True, "opening"
+            try:
+                with self._device(number, session.model) as device:
+                    device.simulator.record(True)
+                    device.allocate(self._memory)
+                    for place, stimulus in enumerate(session.stimuli):
+                        at, count = stimulus.name, count + 1
+                        wanted = self._golden[index][place] if known else None
+                        golden.append(found := self._observe(device, stimulus, wanted))
+                        if wanted is None:
+                            continue
+                        same = same and found.slices == wanted.slices
+                        self._compare(found, wanted, same)
+                        timing = self._later(timing, same, found, wanted, at)
+            except _Difference as difference:
+                return Verdict(number, "killed", difference.reason, at, str(difference), count)
+            except CatenaryError as error:
+                reason = "bus" if "rules of AXI" in str(error) else "hang"
+                return Verdict(number, "killed", reason, at, str(error), count)
+            if not known:
+                self._golden.append(golden)
+        return replace(timing, programs=count)
+
+    @staticmethod
+    def _later(verdict: Verdict, same: bool, found: Golden, wanted: Golden, at: str) -> Verdict:
+        """What a mutant is of which nothing but the time that it takes tells."""
+        if verdict.kind == "killed" or same:
+            return verdict
+        if found.used > max(SLOWER * wanted.used, wanted.used + SLOWER_CYCLES):
+            return Verdict(verdict.number, "killed", "slow", at, f"{found.used} cycles, not {wanted.used}")
+        return Verdict(verdict.number, "timing")
+
+    def _observe(self, device: RtlDevice, stimulus: Stimulus, wanted: Golden | None) -> Golden:
+        simulator = device.simulator
+        start, before = simulator.cycles, len(simulator.slices())
+        if wanted is not None:
+            simulator.last_cycle = start + HUNG * wanted.cycles + HUNG_CYCLES
+        difference = stimulus.difference(run_opened(device, stimulus.case))
+        if simulator.violation:
+            raise _Difference("bus", simulator.violation)
+        if difference:
+            raise _Difference("outcome", difference)
+        cycles = simulator.cycles - start
+        slices = simulator.slices()[before:].copy()
+        for name in ("begin", "end"):
+            slices[name] -= start
+        used = int(slices["end"].max()) if len(slices) else 0
+        registers = {name: device.driver.read(name) for name in self._names}
+        if simulator.violation:
+            raise _Difference("bus", simulator.violation)
+        return Golden(registers, sha256(np.ascontiguousarray(slices).tobytes()).hexdigest(), cycles, used)
+
+    def _compare(self, found: Golden, wanted: Golden, same: bool) -> None:
+        for name, value in found.registers.items():
+            timed = name.startswith(TIMED)
+            if value != wanted.registers[name] and (same or not timed):
+                raise _Difference("counter" if timed else "register", f"{name} is {value}, not {wanted.registers[name]}")
