@@ -42,6 +42,12 @@ class Block:
         inner = tuple(f"{TOP}.{part}{end}" for part in self.parts for end in ("", ".*"))
         return (*inner, *(f"{TOP}.{part}" for part in self.alone))
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Its modules that are inside no other of them."""
+        outer = [part for part in self.parts if not any(part.startswith(f"{other}.") for other in self.alone)]
+        return tuple(f"{TOP}.{part}" for part in (*outer, *self.alone))
+
 
 _CHAIN = Block("hw/matrix and hw/dsp: array, accumulators, emitter", ("matrix.engine",), ("matrix",))
 

@@ -81,14 +81,18 @@ def make(config: AcceleratorConfig, patterns: tuple[str, ...], count: int, seed:
     return Netlist(folder, tuple(mutants), mutated(folder, mutants), ports)
 
 
-def verilog(netlist: Netlist) -> Design:
-    """The Verilog of a core with mutants, as :func:`catenary.sim.rtl.verilog.design_of` makes that of one without."""
+def plain_verilog(text: str) -> str:
+    """Verilog of RTLIL, as the simulation expects it."""
     from amaranth._toolchain.yosys import find_yosys
 
     yosys = find_yosys(lambda version: version >= (0, 40))
     steps = "proc -nomux -norom\nmemory_collect\nwrite_verilog -norename\n"
-    text = yosys.run(["-q", "-"], f"read_rtlil <<rtlil\n{netlist.text}\nrtlil\n{steps}", ignore_warnings=True)
-    text = _with_plain_registers(text.replace("always @*", "always_comb"))
+    found = yosys.run(["-q", "-"], f"read_rtlil <<rtlil\n{text}\nrtlil\n{steps}", ignore_warnings=True)
+    return _with_plain_registers(found.replace("always @*", "always_comb"))
+
+
+def verilog(netlist: Netlist) -> Design:
+    """The Verilog of a core with mutants, as :func:`catenary.sim.rtl.verilog.design_of` makes that of one without."""
     names = ["clk", "rst", *(port.name for port in netlist.ports)]
     kinds = {"clk": "input", "rst": "input"}
     kinds |= {port.name: f"{'output' if port.output else 'input'} [{port.width - 1}:0]" for port in netlist.ports}
@@ -104,7 +108,7 @@ def verilog(netlist: Netlist) -> Design:
         "  );",
         "endmodule",
     ]
-    return Design(text + "\n" + "\n".join(lines) + "\n", _WRAPPER, netlist.ports)
+    return Design(plain_verilog(netlist.text) + "\n" + "\n".join(lines) + "\n", _WRAPPER, netlist.ports)
 
 
 def _with_plain_registers(text: str) -> str:

@@ -37,7 +37,12 @@ _FIXED_OF_MEMORIES = ("RD_EN", "RD_ARST", "RD_SRST")
 """Where these are constant they say what kind a port is, so changing them makes no memory."""
 _OPTIONS = {"mode", "module", "cell", "port", "wire", "src", "portbit", "ctrlbit", "wirebit"}
 _SOURCE = re.compile(r'^(\s*attribute \\src ")([^"]*)"$', re.MULTILINE)
-_PLACES = ((f"{ROOT}/src/catenary/", ""), (f"{ROOT}/", ""), (r"/\S*/site-packages/", ""), (r"/\S*/lib/python[^/]*/", ""))
+_PLACES = (
+    (f"{ROOT}/src/catenary/", ""),
+    (f"{ROOT}/", ""),
+    (r"/[^|\"]*/site-packages/", ""),
+    (r"/[^|\"]*/lib/python[^/|]*/", ""),
+)
 _DROPPED = ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")
 
 
@@ -73,10 +78,18 @@ class Mutant:
 
     @property
     def command(self) -> str:
-        """The yosys command that makes it."""
+        """The yosys command that makes it, to be selected by its number."""
+        return self._command(f"mutate -ctrl {CONTROL} {CONTROL_BITS} {self.number}")
+
+    @property
+    def change(self) -> str:
+        """The yosys command that makes it once and for all."""
+        return self._command("mutate")
+
+    def _command(self, selected: str) -> str:
         control = "" if self.control_bit is None else f" -ctrlbit {self.control_bit}"
         place = f"-module {self.module} -cell {self.cell} -port {self.port} -portbit {self.bit}{control}"
-        return f"mutate -ctrl {CONTROL} {CONTROL_BITS} {self.number} -mode {self.mode} {place}"
+        return f"{selected} -mode {self.mode} {place}"
 
     @property
     def where(self) -> str:
