@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import catenary
@@ -31,11 +32,16 @@ COMMAND = "python -m benchmarks.bench_rtl"
 PROMPT = "Once upon a time, there was a little girl named Lily. She loved to play with her toys"
 PROMPT_TOKENS = 16
 NEW_TOKENS = 32
+SMALL = "small"
+WIDE = "hbm-slice"
+"""Of the larger core only speed and the time to build it are recorded: the demo models are far too small for it."""
 MODELS = {  # directory, bits of a weight, sparsity
     "sparse_w4": ("demo-sparse", 4, "8:16"),
     "dense_w4": ("demo-dense", 4, "none"),
     "dense_w8": ("demo-dense", 8, "none"),
 }
+BUILDS = ((SMALL, ("build", "build_cached")), (SMALL, ("build_tuned",)), (WIDE, ("build",)))
+"""Cores, and ways to open them that share a cache."""
 MEMORIES = {"": MemoryModel.unthrottled(), ".dram": MemoryModel()}
 """What behind the figures' names says which memory: one that never waits, or the default model of DRAM."""
 
@@ -70,10 +76,10 @@ def prompt_of(program: Program) -> list[int]:
     return ids
 
 
-def compiled(name: str) -> Program:
+def compiled(name: str, accelerator: str = SMALL) -> Program:
     """The program of one of :data:`MODELS`."""
     directory, bits, sparsity = MODELS[name]
-    return catenary.compile(ROOT / "models" / directory, weight_bits=bits, sparsity=sparsity)
+    return catenary.compile(ROOT / "models" / directory, accel=accelerator, weight_bits=bits, sparsity=sparsity)
 
 
 def measure(program: Program, model: MemoryModel, steps: int, expected: Generation) -> Measurement:
@@ -122,10 +128,23 @@ def measure_models(names: list[str], steps: int, keep: bool) -> None:
             tell(f"rtl.demo.decode.cycles_per_token.{name}{memory}", cycles, "cycles", "rtl", COMMAND)
             tell(f"rtl.demo.decode.share_of_offered.{name}{memory}", share, "fraction", "rtl", COMMAND)
             if name == names[0] and not memory:
-                prefill, decode = found.prefill_cycles / found.prefill_s, found.decode_cycles / found.decode_s
-                tell("rtl.cycles_per_s.small.prefill", prefill, "cycles/s", "wall", COMMAND)
-                tell("rtl.cycles_per_s.small.decode", decode, "cycles/s", "wall", COMMAND)
+                tell_speed(found, SMALL, tell)
                 tell("rtl.demo.decode.tokens_per_s.wall", steps / found.decode_s, "tokens/s", "wall", COMMAND)
+
+
+def tell_speed(found: Measurement, accelerator: str, tell: Callable[[str, float, str, str, str], None]) -> None:
+    """Tell how fast the simulation was."""
+    prefill, decode = found.prefill_cycles / found.prefill_s, found.decode_cycles / found.decode_s
+    tell(f"rtl.cycles_per_s.{accelerator}.prefill", prefill, "cycles/s", "wall", COMMAND)
+    tell(f"rtl.cycles_per_s.{accelerator}.decode", decode, "cycles/s", "wall", COMMAND)
+
+
+def measure_speed(accelerator: str) -> None:
+    """Record how fast a simulation runs the first model, nothing else."""
+    program = compiled(next(iter(MODELS)), accelerator)
+    with catenary.open_device("iss", program) as engine:
+        expected = catenary.generate(engine, prompt_of(program), NEW_TOKENS + 1, ignore_eos=True)
+    tell_speed(measure(program, MemoryModel.unthrottled(), NEW_TOKENS, expected), accelerator, note)
 
 
 def measure_builds() -> None:
@@ -133,20 +152,20 @@ def measure_builds() -> None:
 
     The tuned build starts from an empty cache too, and includes its training.
     """
-    for names in (("build", "build_cached"), ("build_tuned",)):
+    for accelerator, names in BUILDS:
         with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, "CATENARY_RTL_CACHE": cache}
             for name in names:
-                command = [sys.executable, "-m", "benchmarks.bench_rtl", "--open", name]
+                command = [sys.executable, "-m", "benchmarks.bench_rtl", "--open", accelerator, name]
                 done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-                note(f"rtl.{name}_s.small", float(done.stdout), "s", "wall", COMMAND)
+                note(f"rtl.{name}_s.{accelerator}", float(done.stdout), "s", "wall", COMMAND)
 
 
-def open_core(tuned: bool) -> float:
+def open_core(accelerator: str, tuned: bool) -> float:
     """Seconds that opening the core takes in this process."""
-    training = training_with(compiled(next(iter(MODELS)))) if tuned else None
+    training = training_with(compiled(next(iter(MODELS)), accelerator)) if tuned else None
     started = time.perf_counter()
-    with RtlDevice(load_accelerator("small"), RtlOptions(training=training)):
+    with RtlDevice(load_accelerator(accelerator), RtlOptions(training=training)):
         return time.perf_counter() - started
 
 
@@ -159,15 +178,19 @@ def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few tokens of one model; records nothing")
-    parser.add_argument("--open", metavar="BUILD", help="only open the core, and print the seconds that took")
+    parser.add_argument(
+        "--open", nargs=2, metavar=("CORE", "BUILD"), help="only open the core, and print the seconds that took"
+    )
     options = parser.parse_args()
     if options.open:
-        print(open_core(tuned=options.open == "build_tuned"))
+        accelerator, build = options.open
+        print(open_core(accelerator, tuned=build == "build_tuned"))
     elif options.quick:
         measure_models(["sparse_w4"], 2, keep=False)
     else:
         measure_builds()
         measure_models(list(MODELS), NEW_TOKENS, keep=True)
+        measure_speed(WIDE)
 
 
 if __name__ == "__main__":

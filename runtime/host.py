@@ -8,6 +8,7 @@ decode steps the host writes an id, a position and a doorbell; :attr:`ProgramEng
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,20 @@ ARGUMENT_BYTES = 8
 START_BYTES = 8
 """ENTRY and CONTROL, one 32-bit register each: the doorbell."""
 TIMEOUT_S = 600.0
-"""Seconds of host time that one prefill or decode step may take."""
+"""Seconds of host time that one prefill or decode step may take, unless an engine is told otherwise."""
+
+
+@dataclass(frozen=True)
+class SequenceState:
+    """A sequence as far as it has run.
+
+    Attributes:
+        length: positions that have run.
+        kv: the KV cache, as it lies in memory.
+    """
+
+    length: int
+    kv: bytes
 
 
 class ProgramEngine(Engine):
@@ -35,12 +49,15 @@ class ProgramEngine(Engine):
         source: where its figures come from.
         program: what to run.
         device: not yet open; the engine opens and closes it.
+        timeout_s: seconds of host time that one prefill or decode step may take.
 
     Raises:
         DeviceError: the device is not there, or its memory is too small.
     """
 
-    def __init__(self, name: str, source: Source, program: Program, device: MemoryDevice) -> None:
+    def __init__(
+        self, name: str, source: Source, program: Program, device: MemoryDevice, timeout_s: float | None = None
+    ) -> None:
         self.device = name
         self.source = source
         self.vocab = program.graph.vocab
@@ -48,6 +65,7 @@ class ProgramEngine(Engine):
         self.doorbell_bytes = 0
         self._program = program
         self._device = device
+        self._timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
         self._logits = row_layout(program.config, self.vocab * 4)
         self._ids = row_layout(program.config, 8)
         self._length = 0
@@ -76,6 +94,26 @@ class ProgramEngine(Engine):
         self._nan_seen = False
         self.doorbell_bytes = 0
         self._base = self._device.counters()
+
+    def state(self) -> SequenceState:
+        """The sequence so far, to go on with later, or on another device with the same program."""
+        kv, line_bytes = self._program.memory.kv, self._program.config.line_bytes
+        return SequenceState(self._length, self._device.read(kv.line, kv.lines * line_bytes))
+
+    def resume(self, state: SequenceState) -> None:
+        """Go on with a sequence of this program, in place of the one so far.
+
+        Raises:
+            UsageError: it is a sequence of another program.
+        """
+        kv, line_bytes = self._program.memory.kv, self._program.config.line_bytes
+        if len(state.kv) != kv.lines * line_bytes or not 0 <= state.length <= self.max_context:
+            raise UsageError(
+                f"Sequence must have a KV cache of {kv.lines * line_bytes:,} bytes for at most {self.max_context} "
+                f"positions, not one of {len(state.kv):,} bytes with {state.length} positions"
+            )
+        self._device.write(kv.line, state.kv)
+        self._length = state.length
 
     def run(self, ids: Sequence[int], position: int, all_logits: bool = False) -> NDArray[np.float32]:
         """Process ``ids``; see :meth:`Engine.run`.
@@ -116,7 +154,7 @@ class ProgramEngine(Engine):
 
     def _start(self, entry: str, arguments: Sequence[int]) -> None:
         self.doorbell_bytes += ARGUMENT_BYTES * len(arguments) + START_BYTES
-        status = self._device.run(self._program.entries[entry], arguments, TIMEOUT_S)
+        status = self._device.run(self._program.entries[entry], arguments, self._timeout_s)
         self._nan_seen |= status.numeric
         if not status.done:
             raise ExecutionError(

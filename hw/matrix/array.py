@@ -15,11 +15,11 @@ from catenary.hw.matrix.chain import Chain, LaneControl, lane_delay
 from catenary.hw.matrix.signatures import (
     A_ADDRESS_BITS,
     BANKS,
-    SLOTS,
     StepLayout,
     TileWrite,
     fill_groups,
     lanes_of,
+    tile_slots,
     tokens_of,
 )
 from catenary.isa.config import AcceleratorConfig
@@ -50,10 +50,10 @@ class BlockLayout(data.StructLayout):
 class _Work(data.StructLayout):
     """What the pipeline must know about one token of one step."""
 
-    def __init__(self, config: AcceleratorConfig, slots: int):
+    def __init__(self, config: AcceleratorConfig):
         super().__init__(
             {
-                "slot": range(slots),
+                "slot": range(tile_slots(config)),
                 "address": range(depth_of(config)),
                 "opens": 1,  # the first token of the step
                 "closes": 1,  # the last token of the step
@@ -85,7 +85,6 @@ class MultiplierArray(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: slots of the tile ring.
         primitive: what multiplies.
 
     Members:
@@ -113,15 +112,15 @@ class MultiplierArray(wiring.Component):
     latency = A_LATENCY + DspSegment.latency + SEGMENT + 1
     """Cycles from an accepted request to a complete sum."""
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS, primitive: Primitive = Primitive.BEHAVIOURAL):
-        self._config, self._slots, self._primitive = config, slots, primitive
+    def __init__(self, config: AcceleratorConfig, primitive: Primitive = Primitive.BEHAVIOURAL):
+        self._config, self._primitive = config, primitive
         self._tokens = tokens_of(config)
         beside = {"a_beside": Out(ABeside())} if self._tokens > 1 else {}
         super().__init__(
             {
                 **beside,
-                "tile": In(TileWrite(config, slots)),
-                "steps": In(stream.Signature(StepLayout(config, slots))),
+                "tile": In(TileWrite(config)),
+                "steps": In(stream.Signature(StepLayout(config))),
                 "freed": Out(1),
                 "act": In(A_ADDRESS_BITS),
                 "act_stride": In(12),
@@ -159,7 +158,7 @@ class MultiplierArray(wiring.Component):
         select = A_LATENCY
         multiply, add, store = select + 1, select + 2, select + DspSegment.latency
         end = store + SEGMENT  # where the last lane of each group accumulates
-        control = LaneControl(self._config, self._slots).create()
+        control = LaneControl(self._config).create()
         first_word = [self.a_read.data, *([self.a_beside.data] if self._tokens > 1 else [])]
         m.d.comb += [a.eq(b) for a, b in zip(control.words[0], first_word, strict=True)]
         for i in range(SEGMENT):
@@ -200,13 +199,17 @@ class MultiplierArray(wiring.Component):
         groups = self._config.chain_length // BLOCK
         for index in range(self._config.chains):
             first = index * groups
-            m.submodules[f"chain_{index}"] = chain = Chain(self._config, first, self._slots, self._primitive)
+            m.submodules[f"chain_{index}"] = chain = Chain(self._config, self._primitive)
             wiring.connect(m, control, chain.control)
-            m.d.comb += chain.tile.eq(self.tile.payload)
             for group in range(groups):
                 row, position = divmod(first + group, fill_groups(self._config))
                 mine = self.tile.payload.mask[position] & (self.tile.payload.row == row)
-                m.d.comb += chain.writes[group].eq(self.tile.valid & mine)
+                m.d.comb += [
+                    chain.writes[group].eq(self.tile.valid & mine),
+                    chain.tile[group].slot.eq(self.tile.payload.slot),
+                    chain.tile[group].weights.eq(self.tile.payload.weights[position]),
+                    chain.tile[group].index.eq(self.tile.payload.index[position]),
+                ]
             for lane, value in enumerate(chain.sums):
                 m.d.comb += self.sums[index * len(chain.sums) + lane].eq(value)
         return m
@@ -248,7 +251,7 @@ class MultiplierArray(wiring.Component):
                 m.d.sync += outside.eq(1)
         m.d.comb += self.fault.eq(outside | (self.a_read.valid & self.a_read.fault))
 
-        work = Signal(_Work(self._config, self._slots), name="issue")
+        work = Signal(_Work(self._config), name="issue")
         m.d.comb += [
             work.slot.eq(step.slot),
             work.address.eq((step.part_base + part) >> exact_log2(tokens)),

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from catenary.hw.buffers.signatures import CODE_BITS
 from catenary.hw.dsp.segment import SEGMENT, TOTAL_BITS, DspSegment, Primitive
 from catenary.hw.matrix.accumulators import SUM_BITS, Accumulators, depth_of
-from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, TileWriteLayout, fill_groups, tokens_of
+from catenary.hw.matrix.signatures import COLUMN_BITS, GroupWriteLayout, tile_slots, tokens_of
 from catenary.hw.matrix.tile import TileGroup
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK
@@ -43,8 +43,8 @@ class LaneControl(wiring.Signature):
         read_token: which of those side by side.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        slot, tokens = Out(range(slots)), tokens_of(config)
+    def __init__(self, config: AcceleratorConfig):
+        slot, tokens = Out(range(tile_slots(config))), tokens_of(config)
         super().__init__(
             {
                 "load_index": Out(SEGMENT),
@@ -76,31 +76,27 @@ class LaneGroup(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        position: of this group in tile writes.
-        slots: slots of the tile ring.
         primitive: what multiplies.
 
     Members:
         control: what to do.
-        write: this group's part of ``tile`` is written.
-        tile: weights and index.
+        write: ``tile`` is written.
+        tile: a slot's weights and index.
         sums: accumulators of the lanes that are being read.
     """
 
     def __init__(
         self,
         config: AcceleratorConfig,
-        position: int = 0,
-        slots: int = SLOTS,
         primitive: Primitive = Primitive.BEHAVIOURAL,
     ):
-        self._config, self._position, self._slots, self._primitive = config, position, slots, primitive
+        self._config, self._primitive = config, primitive
         self._tokens = tokens_of(config)
         super().__init__(
             {
-                "control": In(LaneControl(config, slots)),
+                "control": In(LaneControl(config)),
                 "write": In(1),
-                "tile": In(TileWriteLayout(config, slots)),
+                "tile": In(GroupWriteLayout(config)),
                 "sums": Out(signed(SUM_BITS)).array(BLOCK),
             }
         )
@@ -108,12 +104,12 @@ class LaneGroup(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         control = self.control
-        m.submodules.tile = tile = TileGroup(self._slots)
+        m.submodules.tile = tile = TileGroup(tile_slots(self._config))
         m.d.comb += [
             tile.write.eq(self.write),
             tile.write_slot.eq(self.tile.slot),
-            tile.weights.eq(self.tile.weights[self._position]),
-            tile.index.eq(self.tile.index[self._position]),
+            tile.weights.eq(self.tile.weights),
+            tile.index.eq(self.tile.index),
             tile.load_index.eq(control.load_index),
         ]
         for name in ("index_slots", "weights_slots"):
@@ -188,35 +184,31 @@ class LaneGroup(wiring.Component):
 
 
 class Chain(wiring.Component):
-    """Groups of lanes that lie together: ``chain_length`` multipliers.
+    """Groups of lanes that lie together: ``chain_length`` multipliers. All chains are the same.
 
     Parameters:
         config: the accelerator.
-        first: number of its first group.
-        slots: slots of the tile ring.
         primitive: what multiplies.
 
     Members:
         control: what to do.
         writes: which groups of the chain are written.
-        tile: weights and index.
+        tile: by group, a slot's weights and index.
         sums: accumulators of the lanes that are being read.
     """
 
     def __init__(
         self,
         config: AcceleratorConfig,
-        first: int = 0,
-        slots: int = SLOTS,
         primitive: Primitive = Primitive.BEHAVIOURAL,
     ):
-        self._config, self._first, self._slots, self._primitive = config, first, slots, primitive
+        self._config, self._primitive = config, primitive
         self._groups = config.chain_length // BLOCK
         super().__init__(
             {
-                "control": In(LaneControl(config, slots)),
+                "control": In(LaneControl(config)),
                 "writes": In(self._groups),
-                "tile": In(TileWriteLayout(config, slots)),
+                "tile": In(GroupWriteLayout(config)).array(self._groups),
                 "sums": Out(signed(SUM_BITS)).array(config.chain_length),
             }
         )
@@ -224,10 +216,9 @@ class Chain(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for index in range(self._groups):
-            position = (self._first + index) % fill_groups(self._config)
-            group = LaneGroup(self._config, position, self._slots, self._primitive)
+            group = LaneGroup(self._config, self._primitive)
             m.submodules[f"group_{index}"] = group
             connect(m, flipped(self.control), group.control)
-            m.d.comb += [group.write.eq(self.writes[index]), group.tile.eq(self.tile)]
+            m.d.comb += [group.write.eq(self.writes[index]), group.tile.eq(self.tile[index])]
             m.d.comb += [self.sums[BLOCK * index + lane].eq(group.sums[lane]) for lane in range(BLOCK)]
         return m

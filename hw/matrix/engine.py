@@ -11,7 +11,7 @@ from catenary.hw.buffers.signatures import ABeside, ARead, VRead, VWrite
 from catenary.hw.dsp.segment import Primitive
 from catenary.hw.matrix.array import MultiplierArray
 from catenary.hw.matrix.emitter import RECORD, Emitter
-from catenary.hw.matrix.signatures import SLOTS, ArrayFeed, lanes_of, tokens_of
+from catenary.hw.matrix.signatures import ArrayFeed, lanes_of, tokens_of
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.opcodes import Opcode, Unit
@@ -33,7 +33,6 @@ class MatrixEngine(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: of the tile ring.
         primitive: what the array multiplies with.
 
     Members:
@@ -56,10 +55,9 @@ class MatrixEngine(wiring.Component):
     def __init__(
         self,
         config: AcceleratorConfig,
-        slots: int = SLOTS,
         primitive: Primitive = Primitive.BEHAVIOURAL,
     ):
-        self._config, self._slots, self._primitive = config, slots, primitive
+        self._config, self._primitive = config, primitive
         beside = {"a_beside": Out(ABeside())} if tokens_of(config) > 1 else {}
         super().__init__(
             {
@@ -68,7 +66,7 @@ class MatrixEngine(wiring.Component):
                 "command": In(command_layout(Unit.MATRIX)),
                 "feed_start": Out(1),
                 "feed_finished": In(1),
-                "feed": In(ArrayFeed(config, slots)),
+                "feed": In(ArrayFeed(config)),
                 "a_read": Out(ARead(config)),
                 **beside,
                 "v_read": Out(VRead(config)),
@@ -85,7 +83,7 @@ class MatrixEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         feed = self.feed
-        m.submodules.array = array = MultiplierArray(self._config, self._slots, self._primitive)
+        m.submodules.array = array = MultiplierArray(self._config, self._primitive)
         m.submodules.emitter = emitter = Emitter(self._config)
         connect(m, flipped(feed.tile), array.tile)
         connect(m, flipped(feed.steps), array.steps)

@@ -16,15 +16,15 @@ from __future__ import annotations
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from catenary.hw.buffers.signatures import A_ADDRESS_BITS, CODE_BITS
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.opcodes import KEY_LIMIT
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 
-SLOTS = KEY_LIMIT // BLOCK
-"""Slots of the tile ring, unless a component is told otherwise: a whole key must fit."""
+SLOT_CYCLES = 24
+"""Cycles that a slot is in use for one token: through the expander, in the queue of steps, through the array."""
 
 WEIGHT_BITS = CODE_BITS
 """An expanded weight."""
@@ -67,6 +67,32 @@ def fill_rows(config: AcceleratorConfig) -> int:
     return -(-groups_of(config) // fill_groups(config))
 
 
+def tile_slots(config: AcceleratorConfig) -> int:
+    """Slots of the tile ring, a power of two: a whole key must fit, and there must be enough of them that the next
+    slot can be written while those before it are in use."""
+    wanted = max(KEY_LIMIT // BLOCK, -(-SLOT_CYCLES // fill_rows(config)))
+    return 1 << ceil_log2(wanted)
+
+
+class GroupWriteLayout(data.StructLayout):
+    """One group of a slot.
+
+    Members:
+        slot: which slot
+        weights: INT8 of each lane
+        index: byte of the activation word that each lane multiplies
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        super().__init__(
+            {
+                "slot": range(tile_slots(config)),
+                "weights": data.ArrayLayout(signed(WEIGHT_BITS), BLOCK),
+                "index": data.ArrayLayout(COLUMN_BITS, BLOCK),
+            }
+        )
+
+
 class TileWriteLayout(data.StructLayout):
     """``fill_groups`` neighbouring groups of a slot, or some of them.
 
@@ -79,15 +105,15 @@ class TileWriteLayout(data.StructLayout):
         index: byte of the activation word that each of their lanes multiplies
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        groups = fill_groups(config)
+    def __init__(self, config: AcceleratorConfig):
+        groups, group = fill_groups(config), GroupWriteLayout(config)
         super().__init__(
             {
-                "slot": range(slots),
+                "slot": group["slot"].shape,
                 "row": range(fill_rows(config)),
                 "mask": groups,
-                "weights": data.ArrayLayout(data.ArrayLayout(signed(WEIGHT_BITS), BLOCK), groups),
-                "index": data.ArrayLayout(data.ArrayLayout(COLUMN_BITS, BLOCK), groups),
+                "weights": data.ArrayLayout(group["weights"].shape, groups),
+                "index": data.ArrayLayout(group["index"].shape, groups),
             }
         )
 
@@ -111,10 +137,10 @@ class StepLayout(data.StructLayout):
         bank: of accumulators and constants
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+    def __init__(self, config: AcceleratorConfig):
         super().__init__(
             {
-                "slot": range(slots),
+                "slot": range(tile_slots(config)),
                 "kept": range(len(KEPT_CHOICES)),
                 "act_word": A_ADDRESS_BITS,
                 "first": 1,
@@ -151,8 +177,8 @@ class TileWrite(wiring.Signature):
         payload: the write
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        super().__init__({"valid": Out(1), "payload": Out(TileWriteLayout(config, slots))})
+    def __init__(self, config: AcceleratorConfig):
+        super().__init__({"valid": Out(1), "payload": Out(TileWriteLayout(config))})
 
 
 class ConstantsWrite(wiring.Signature):
@@ -182,11 +208,11 @@ class ArrayFeed(wiring.Signature):
         fresh: that sum is still zero, because no value row has been added since it was cleared
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+    def __init__(self, config: AcceleratorConfig):
         super().__init__(
             {
-                "tile": Out(TileWrite(config, slots)),
-                "steps": Out(stream.Signature(StepLayout(config, slots))),
+                "tile": Out(TileWrite(config)),
+                "steps": Out(stream.Signature(StepLayout(config))),
                 "freed": In(1),
                 "constants": Out(ConstantsWrite(config)),
                 "bank_free": In(BANKS),

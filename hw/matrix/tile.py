@@ -9,7 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from catenary.hw.dsp.segment import SEGMENT
-from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, WEIGHT_BITS
+from catenary.hw.matrix.signatures import COLUMN_BITS, WEIGHT_BITS
 from catenary.isa.tensors import BLOCK
 
 
@@ -32,7 +32,7 @@ class TileGroup(wiring.Component):
             they are used.
     """
 
-    def __init__(self, slots: int = SLOTS):
+    def __init__(self, slots: int):
         self._slots = slots
         super().__init__(
             {

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from catenary.hw.buffers.signatures import ABeside, ARead, VRead, VWrite
 from catenary.hw.dsp.segment import Primitive
 from catenary.hw.matrix.engine import MatrixEngine
-from catenary.hw.matrix.signatures import SLOTS, tokens_of
+from catenary.hw.matrix.signatures import tokens_of
 from catenary.hw.memory.line_reader import line_layout
 from catenary.hw.stream.front import StreamFront
 from catenary.hw.unit import UnitSignature
@@ -25,7 +25,6 @@ class MatrixUnit(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: of the tile ring.
         primitive: what multiplies codes.
 
     Members:
@@ -42,10 +41,9 @@ class MatrixUnit(wiring.Component):
     def __init__(
         self,
         config: AcceleratorConfig,
-        slots: int = SLOTS,
         primitive: Primitive = Primitive.BEHAVIOURAL,
     ):
-        self._config, self._slots, self._primitive = config, slots, primitive
+        self._config, self._primitive = config, primitive
         beside = {"a_beside": Out(ABeside())} if tokens_of(config) > 1 else {}
         super().__init__(
             {
@@ -63,8 +61,8 @@ class MatrixUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.front = front = StreamFront(self._config, self._slots)
-        m.submodules.engine = engine = MatrixEngine(self._config, self._slots, self._primitive)
+        m.submodules.front = front = StreamFront(self._config)
+        m.submodules.engine = engine = MatrixEngine(self._config, self._primitive)
         connect(m, flipped(self.lines), front.lines)
         connect(m, front.a_read, flipped(self.rows_read))
         connect(m, front.feed, engine.feed)

@@ -7,7 +7,7 @@ from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import SLOTS, WEIGHT_BITS, fill_groups, fill_rows, lanes_of
+from catenary.hw.matrix.signatures import WEIGHT_BITS, fill_groups, fill_rows, lanes_of, tile_slots
 from catenary.hw.stream.cell import CellLayout, Select, wide_groups, wide_turns
 from catenary.hw.stream.constants import CONSTANT_BITS, constants_of
 from catenary.hw.stream.funnel import FunnelSignature
@@ -50,7 +50,6 @@ class BlockReader(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: of the tile ring.
 
     Members:
         start: pulse; ``depth`` and ``rows`` are stable until ``done``.
@@ -87,7 +86,7 @@ class BlockReader(wiring.Component):
         cell: of a take of codes.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+    def __init__(self, config: AcceleratorConfig):
         self._config = config
         super().__init__(
             {
@@ -112,7 +111,7 @@ class BlockReader(wiring.Component):
                 "bank": In(1),
                 "slot_claim": Out(1),
                 "slot_free": In(1),
-                "slot": In(range(slots)),
+                "slot": In(range(tile_slots(config))),
                 "constants_room": In(1),
                 "constants_pending": In(1),
                 "params_ready": In(1),
@@ -124,7 +123,7 @@ class BlockReader(wiring.Component):
                 "outliers_room": In(1),
                 "outliers_busy": In(1),
                 "outliers_bad": In(1),
-                "cell": Out(CellLayout(config, slots)),
+                "cell": Out(CellLayout(config)),
             }
         )
 
@@ -247,7 +246,7 @@ class BlockReader(wiring.Component):
             ),
         ]
 
-        wanted, room, settled = Signal(), Signal(), Signal()
+        room, settled = Signal(), Signal()
         m.d.comb += settled.eq(~self.table_busy & ~self.outliers_busy)
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
@@ -257,6 +256,7 @@ class BlockReader(wiring.Component):
             with m.State("HEADER"):
                 m.d.comb += [
                     funnel.size.eq(HeaderLayout.size),
+                    funnel.pads.eq(1),
                     funnel.begin.eq(1),
                     self.section.eq(Section.HEADER),
                     funnel.take.eq(funnel.ready & ~funnel.truncated),
@@ -298,11 +298,10 @@ class BlockReader(wiring.Component):
             with m.State("SECTION"):
                 m.d.comb += [
                     funnel.size.eq(size),
-                    wanted.eq(begun | funnel.aligned),
-                    funnel.align.eq(~wanted),
+                    funnel.pads.eq(self.ends),
                     room.eq(settled),
-                    self.waiting.eq(wanted & room & ~funnel.ready),
-                    funnel.take.eq(wanted & room & funnel.ready & ~funnel.truncated),
+                    self.waiting.eq(room & ~funnel.ready),
+                    funnel.take.eq(room & funnel.ready & ~funnel.truncated),
                 ]
                 with m.Switch(section):
                     with m.Case(Section.TABLE):
@@ -327,7 +326,7 @@ class BlockReader(wiring.Component):
                             self.slot_claim.eq(funnel.take & opens_slot),
                         ]
                 m.d.comb += self.opens.eq(funnel.take & ~begun)
-                with m.If((wanted & funnel.truncated) | self.outliers_bad):
+                with m.If(funnel.truncated | self.outliers_bad):
                     m.next = "BAD"
 
                 new_group, constants_end = Signal(), Signal()
@@ -378,9 +377,7 @@ class BlockReader(wiring.Component):
 
             # What is left of the last line behind the last row block is dropped, unless another row block follows.
             with m.State("END"):
-                with m.If(~funnel.aligned):
-                    m.d.comb += funnel.align.eq(1)
-                with m.Elif(rows_left != 0):
+                with m.If(rows_left != 0):
                     m.next = "HEADER"
                 with m.Elif(funnel.settled):
                     m.d.comb += funnel.skip.eq(funnel.mid_line & funnel.padding)

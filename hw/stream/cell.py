@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from amaranth.lib import data, enum
 
-from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, StepLayout, fill_groups, fill_rows
+from catenary.hw.matrix.signatures import COLUMN_BITS, StepLayout, fill_groups, fill_rows
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.stream_layout import BITS_CODES
 from catenary.isa.tensors import BLOCK
@@ -59,7 +59,7 @@ class CellLayout(data.StructLayout):
         step: of the slot; without ``push`` only ``slot`` and ``kept`` count.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+    def __init__(self, config: AcceleratorConfig):
         super().__init__(
             {
                 "row": range(fill_rows(config)),
@@ -75,6 +75,6 @@ class CellLayout(data.StructLayout):
                 "half": 1,
                 "following": 1,
                 "push": 1,
-                "step": StepLayout(config, slots),
+                "step": StepLayout(config),
             }
         )

@@ -9,7 +9,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from catenary.hw.matrix.signatures import COLUMN_BITS, SLOTS, WEIGHT_BITS, StepLayout, TileWrite, fill_groups
+from catenary.hw.matrix.signatures import COLUMN_BITS, WEIGHT_BITS, StepLayout, TileWrite, fill_groups, tile_slots
 from catenary.hw.stream.cell import CellLayout, Select, wide_groups
 from catenary.hw.stream.gearbox import take_bits
 from catenary.hw.stream.index import HALVED, INDEX_WORD_BITS, ColumnDecoder, is_bitmap
@@ -35,7 +35,6 @@ class Expander(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: of the tile ring, which is the most steps that can wait.
 
     Members:
         valid: there is a cell in this cycle; always accepted.
@@ -49,18 +48,18 @@ class Expander(wiring.Component):
         busy: a cell or a step is still here.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        self._config, self._slots = config, slots
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
         super().__init__(
             {
                 "valid": In(1),
-                "cell": In(CellLayout(config, slots)),
+                "cell": In(CellLayout(config)),
                 "codes": In(take_bits(config)),
                 "index": In(INDEX_WORD_BITS * fill_groups(config)),
                 "params": Out(ParamsSignature(config)),
                 "table": Out(TableSignature(config)),
-                "tile": Out(TileWrite(config, slots)),
-                "steps": Out(stream.Signature(StepLayout(config, slots))),
+                "tile": Out(TileWrite(config)),
+                "steps": Out(stream.Signature(StepLayout(config))),
                 "busy": Out(1),
             }
         )
@@ -69,7 +68,7 @@ class Expander(wiring.Component):
         m = Module()
         groups = fill_groups(self._config)
         stages = 1 + ColumnDecoder.latency
-        layout = CellLayout(self._config, self._slots)
+        layout = CellLayout(self._config)
         cells = [Signal(layout, name=f"cell_{i}", reset_less=True) for i in range(stages)]
         valid = [Signal(name=f"valid_{i}") for i in range(stages)]
         for stage in range(stages):
@@ -151,7 +150,9 @@ class Expander(wiring.Component):
         ]
 
         # The step follows its slot's last write.
-        m.submodules.waiting = waiting = SyncFIFOBuffered(width=written.step.shape().size, depth=self._slots)
+        m.submodules.waiting = waiting = SyncFIFOBuffered(
+            width=written.step.shape().size, depth=tile_slots(self._config)
+        )
         m.d.comb += [
             waiting.w_en.eq(valid[3] & written.push),
             waiting.w_data.eq(written.step),

@@ -8,7 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from catenary.hw.buffers.signatures import CODE_BITS, ARead
-from catenary.hw.matrix.signatures import SLOTS, ArrayFeed
+from catenary.hw.matrix.signatures import ArrayFeed, tile_slots
 from catenary.hw.memory.line_reader import line_layout
 from catenary.hw.stream.blocks import BlockReader, Section
 from catenary.hw.stream.cell import Select
@@ -25,7 +25,7 @@ from catenary.hw.stream.table import CodeTable
 from catenary.hw.unit import CAUSE_BITS
 from catenary.hw.words import command_layout
 from catenary.isa.config import AcceleratorConfig
-from catenary.isa.opcodes import Opcode, Source, Unit
+from catenary.isa.opcodes import KEY_LIMIT, Opcode, Source, Unit
 from catenary.isa.registers import ErrorCause
 from catenary.isa.tensors import BLOCK
 
@@ -38,7 +38,6 @@ class StreamFront(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: of the tile ring. Keys of SCORE may have at most 16 times as many bytes.
 
     Members:
         start: pulse: run ``command``, which is held until ``finished``.
@@ -55,8 +54,8 @@ class StreamFront(wiring.Component):
         stall_buffer: it waits for A in this cycle.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        self._config, self._slots = config, slots
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
         super().__init__(
             {
                 "start": In(1),
@@ -66,7 +65,7 @@ class StreamFront(wiring.Component):
                 "cause": Out(CAUSE_BITS),
                 "lines": In(stream.Signature(line_layout(config))),
                 "a_read": Out(ARead(config)),
-                "feed": Out(ArrayFeed(config, slots)),
+                "feed": Out(ArrayFeed(config)),
                 "stream_empty": Out(1),
                 "stall_stream": Out(1),
                 "stall_buffer": Out(1),
@@ -79,16 +78,16 @@ class StreamFront(wiring.Component):
         m.submodules.gearbox = gearbox = Gearbox(config)
         m.submodules.funnel = funnel = Funnel(config)
         m.submodules.aligner = aligner = Aligner(config)
-        m.submodules.blocks = blocks = BlockReader(config, self._slots)
-        m.submodules.rows = rows = RowReader(config, self._slots)
-        m.submodules.slots = slots = SlotRing(self._slots)
+        m.submodules.blocks = blocks = BlockReader(config)
+        m.submodules.rows = rows = RowReader(config)
+        m.submodules.slots = slots = SlotRing(tile_slots(config))
         m.submodules.banks = banks = BankPair()
         m.submodules.constants = constants = ConstantsQueue(config)
         m.submodules.index = index = IndexBuffer(config)
         m.submodules.params = params = GroupParams(config)
         m.submodules.table = table = CodeTable(config)
-        m.submodules.outliers = outliers = OutlierReader(config, self._slots)
-        m.submodules.expander = expander = Expander(config, self._slots)
+        m.submodules.outliers = outliers = OutlierReader(config)
+        m.submodules.expander = expander = Expander(config)
 
         connect(m, flipped(self.lines), gearbox.lines)
         connect(m, gearbox.head, funnel.head)
@@ -244,7 +243,7 @@ class StreamFront(wiring.Component):
             with m.State("CHECK"):
                 with m.If(is_context):
                     m.next = "CONTEXT"
-                with m.Elif(live | (is_score & (tokens != 0) & (rows.depth > self._slots * BLOCK))):
+                with m.Elif(live | (is_score & (tokens != 0) & (rows.depth > KEY_LIMIT))):
                     fail(ErrorCause.ADDRESS_RANGE)
                 with m.Elif(nothing):
                     m.next = "FINISH"

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import CODE_BITS
 from catenary.hw.stream.cell import strides_of, wide_groups
-from catenary.hw.stream.gearbox import UNIT_BITS, HeadSignature, line_units, take_bits, window_units
+from catenary.hw.stream.gearbox import UNIT_BITS, HeadSignature, atom_units, drop_units, take_bits, window_units
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.tensors import BLOCK
 
@@ -20,12 +22,13 @@ ROW_BITS = BLOCK * CODE_BITS
 class FunnelSignature(wiring.Signature):
     """Access to the stream, from the point of view of who takes from it.
 
-    At most one of ``take``, ``align`` and ``skip`` is used in a cycle.
+    At most one of ``take`` and ``skip`` is used in a cycle.
 
     Members:
-        size: bits that are wanted next, at least 1, unless ``align`` or ``skip`` is set.
+        size: bits that are wanted next, at least 1, unless ``skip`` is set.
+        pads: what is left of the last atom that they lie in, counted from the last ``begin``, is wanted, too.
         begin: they are the first of a row block, or of all rows of an instruction, so a load may end before them.
-        ready: what ``size``, ``align`` or ``skip`` asks for is there; for a take, that the one before it is aligned.
+        ready: what ``size``, ``pads`` or ``skip`` asks for is there; for a take, that the one before it is aligned.
         truncated: a load ends in the midst of it or, unless ``begin`` is set, before it.
         take: remove the bits and align them; only when ``ready``.
         first_only: of rows, ``take`` removes only the first 16 bytes.
@@ -33,8 +36,6 @@ class FunnelSignature(wiring.Signature):
         units: units, whole or not, that what is wanted lies in.
         dropped: whole units that are used up.
         whole: the next bit is the first of a unit.
-        aligned: the next bit is the first of an atom, counted from the last ``begin``.
-        align: go on to the next atom when it is there, or towards it; repeat until ``aligned``.
         skip: go on to the next line when the rest of this one is there.
         mid_line: the next bit is not the first of its line.
         settled: ``mid_line`` is valid.
@@ -43,10 +44,11 @@ class FunnelSignature(wiring.Signature):
     """
 
     def __init__(self, config: AcceleratorConfig):
-        units = range(max(line_units(config), window_units(config)) + 1)
+        units = range(drop_units(config) + 1)
         super().__init__(
             {
                 "size": Out(range(take_bits(config) + 1)),
+                "pads": Out(1),
                 "begin": Out(1),
                 "ready": In(1),
                 "truncated": In(1),
@@ -56,8 +58,6 @@ class FunnelSignature(wiring.Signature):
                 "units": In(units),
                 "dropped": In(units),
                 "whole": In(1),
-                "aligned": In(1),
-                "align": Out(1),
                 "skip": Out(1),
                 "mid_line": In(1),
                 "settled": In(1),
@@ -145,8 +145,7 @@ class Funnel(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self._atom = config.stream_atom * 8 // UNIT_BITS
-        self._most = take_bits(config) // UNIT_BITS
+        self._atom = atom_units(config)
         super().__init__(
             {
                 "head": In(HeadSignature(config)),
@@ -163,28 +162,30 @@ class Funnel(wiring.Component):
         skew = Signal(range(UNIT_BITS))
         phase = Signal(range(self._atom))  # place of the first unit in its atom
 
-        end, dropped = Signal(len(port.size) + 1), Signal.like(head.drop)
-        to_atom = Signal(range(self._most + 1))
-        distance = self._atom - phase
+        end, touched, dropped = Signal(len(port.size) + 1), Signal.like(head.need), Signal.like(head.drop)
+        begun, reached = Signal.like(phase), Signal.like(phase)  # where the take begins in its atom, and ends
+        over = Signal.like(phase)
         m.d.comb += [
             end.eq(skew + port.size),
-            to_atom.eq(Mux(distance > self._most, self._most, distance) if self._atom > self._most else distance),
-            head.need.eq((end + UNIT_BITS - 1) // UNIT_BITS),
+            touched.eq((end + UNIT_BITS - 1) // UNIT_BITS),
+            begun.eq(Mux(port.begin, 0, phase)),
+            reached.eq(self._in_atom(begun + touched)),
+            over.eq(Mux(reached == 0, 0, self._atom - reached)),
+            head.need.eq(touched),
             dropped.eq(Mux(port.first_only, ROW_BITS // UNIT_BITS, end // UNIT_BITS)),
         ]
-        with m.If(port.align):
-            m.d.comb += [head.need.eq(to_atom), dropped.eq(to_atom)]
+        with m.If(port.pads):
+            m.d.comb += [head.need.eq(touched + over), dropped.eq(touched + over)]
         with m.If(port.skip):
             m.d.comb += [head.need.eq(head.rest), dropped.eq(head.rest)]
         at_load = ~head.mid_line & head.load_over & (skew == 0)
-        acts = port.take | (port.ready & (port.align | port.skip))
+        acts = port.take | (port.ready & port.skip)
         m.d.comb += [
             port.units.eq(head.need),
             port.dropped.eq(dropped),
             port.ready.eq(head.there & ~self.busy),
             port.truncated.eq(head.settled & ((at_load & ~port.begin) | head.load_ends)),
             port.whole.eq(skew == 0),
-            port.aligned.eq((skew == 0) & (phase == 0)),
             port.mid_line.eq(head.mid_line | (skew != 0)),
             port.settled.eq(head.settled),
             port.padding.eq(head.line_last & (head.window[:8] == 0)),
@@ -193,10 +194,10 @@ class Funnel(wiring.Component):
             head.drop.eq(Mux(acts, dropped, 0)),
         ]
         with m.If(acts):
-            m.d.sync += skew.eq(Mux(port.align | port.skip, 0, end))
-            following = Mux(port.take & port.begin, 0, phase) + dropped
-            if self._atom & (self._atom - 1):
-                m.d.sync += phase.eq(following % self._atom)
-            else:
-                m.d.sync += phase.eq(following)
+            m.d.sync += [skew.eq(Mux(port.pads | port.skip, 0, end)), phase.eq(self._in_atom(begun + dropped))]
         return m
+
+    def _in_atom(self, units: Value) -> Value:
+        """``units`` modulo an atom."""
+        power = self._atom & (self._atom - 1) == 0
+        return units[: exact_log2(self._atom)] if power else units % self._atom

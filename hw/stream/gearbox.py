@@ -36,9 +36,19 @@ def window_units(config: AcceleratorConfig) -> int:
     return take_bits(config) // UNIT_BITS + 1
 
 
+def atom_units(config: AcceleratorConfig) -> int:
+    """Units of an atom."""
+    return 8 * config.stream_atom // UNIT_BITS
+
+
+def drop_units(config: AcceleratorConfig) -> int:
+    """Most units that leave in one cycle: a line, or a window and what is left of its last atom."""
+    return max(line_units(config), window_units(config) + atom_units(config) - 1)
+
+
 def queue_lines(config: AcceleratorConfig) -> int:
-    """Lines in which any window lies that begins in the first of them."""
-    return -(-(line_units(config) - 1 + window_units(config)) // line_units(config))
+    """Lines in which all that may leave in one cycle lies if it begins in the first of them."""
+    return -(-(line_units(config) - 1 + drop_units(config)) // line_units(config))
 
 
 class HeadSignature(wiring.Signature):
@@ -46,7 +56,7 @@ class HeadSignature(wiring.Signature):
 
     Members:
         window: the next units; those that are not there are undefined.
-        need: units that are wanted, at most as many as ``window`` has, or to the end of the line.
+        need: units that are wanted, at most :func:`drop_units`.
         there: they are there.
         load_ends: a load ends before the last of them.
         rest: units from the first one to the end of its line.
@@ -58,19 +68,19 @@ class HeadSignature(wiring.Signature):
     """
 
     def __init__(self, config: AcceleratorConfig):
-        line, window = line_units(config), window_units(config)
+        drops = range(drop_units(config) + 1)
         super().__init__(
             {
-                "window": Out(window * UNIT_BITS),
-                "need": In(range(max(line, window) + 1)),
+                "window": Out(window_units(config) * UNIT_BITS),
+                "need": In(drops),
                 "there": Out(1),
                 "load_ends": Out(1),
-                "rest": Out(range(line + 1)),
+                "rest": Out(range(line_units(config) + 1)),
                 "mid_line": Out(1),
                 "settled": Out(1),
                 "line_last": Out(1),
                 "load_over": Out(1),
-                "drop": In(range(max(line, window) + 1)),
+                "drop": In(drops),
             }
         )
 
@@ -107,8 +117,7 @@ class Gearbox(wiring.Component):
         lasts = [Signal(name=f"last_{i}", reset_less=True) for i in range(places)]
         count = Signal(range(places + 1))
         level = Signal(range(places * line + 1))
-        most = max(line, window_units(self._config))
-        offset, after = Signal(range(line + most)), Signal(range(line + most))
+        offset, after = (Signal(range(line + drop_units(self._config)), name=name) for name in ("offset", "after"))
         settled = Signal()
 
         push, pop, end = Signal(), Signal(), Signal.like(count)

@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-from catenary.hw.matrix.signatures import SLOTS, fill_groups, fill_rows, lanes_of
+from catenary.hw.matrix.signatures import fill_groups, fill_rows, lanes_of, tile_slots
 from catenary.hw.stream.cell import CellLayout, Select
 from catenary.hw.stream.header import HeaderLayout
 from catenary.hw.stream.products import times
@@ -32,7 +32,6 @@ class OutlierReader(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: of the tile ring.
 
     Members:
         clear: pulse: a row block begins.
@@ -52,7 +51,7 @@ class OutlierReader(wiring.Component):
         value: the first one of them, which all lanes share.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
+    def __init__(self, config: AcceleratorConfig):
         self._config = config
         super().__init__(
             {
@@ -69,9 +68,9 @@ class OutlierReader(wiring.Component):
                 "bad": Out(1),
                 "slot_claim": Out(1),
                 "slot_free": In(1),
-                "slot": In(range(slots)),
+                "slot": In(range(tile_slots(config))),
                 "valid": Out(1),
-                "cell": Out(CellLayout(config, slots)),
+                "cell": Out(CellLayout(config)),
                 "value": Out(EntryLayout["value"].width),
             }
         )

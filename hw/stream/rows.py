@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import A_ADDRESS_BITS, A_LATENCY, CODE_BITS, ARead
-from catenary.hw.matrix.signatures import SLOTS, fill_groups, groups_of
+from catenary.hw.matrix.signatures import fill_groups, groups_of, tile_slots
 from catenary.hw.stream.cell import CellLayout, Select, strides_of, wide_groups
 from catenary.hw.stream.funnel import ROW_BITS, FunnelSignature
 from catenary.hw.stream.gearbox import line_units
@@ -36,7 +36,6 @@ class RowReader(wiring.Component):
 
     Parameters:
         config: the accelerator.
-        slots: of the tile ring.
 
     Members:
         start: pulse; what follows up to ``parts`` is stable until ``done``.
@@ -68,8 +67,8 @@ class RowReader(wiring.Component):
         busy: a cell still waits for its codes.
     """
 
-    def __init__(self, config: AcceleratorConfig, slots: int = SLOTS):
-        self._config, self._slots = config, slots
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
         self._line = line_units(config)
         from_record = ("source", "rows", "depth", "pack", "row_lines", "rows_at", "rows_stride", "first", "emit")
         super().__init__(
@@ -93,9 +92,9 @@ class RowReader(wiring.Component):
                 "summed": Out(1),
                 "slot_claim": Out(1),
                 "slot_free": In(1),
-                "slot": In(range(slots)),
+                "slot": In(range(tile_slots(config))),
                 "valid": Out(1),
-                "cell": Out(CellLayout(config, slots)),
+                "cell": Out(CellLayout(config)),
                 "word_valid": Out(1),
                 "word": Out(ROW_BITS),
                 "busy": Out(1),
@@ -175,9 +174,9 @@ class RowReader(wiring.Component):
         byte = Signal(len(self.first) + 1)
 
         step = cell.step
-        first_slot = Signal(range(self._slots))
-        tile_slot = Signal(range(self._slots))
-        m.d.comb += tile_slot.eq((first_slot + word) % self._slots)
+        first_slot = Signal(range(tile_slots(self._config)))
+        tile_slot = Signal(range(tile_slots(self._config)))
+        m.d.comb += tile_slot.eq((first_slot + word) % tile_slots(self._config))
         many = self.context & from_stream if wide > 1 else 0
         m.d.comb += [
             cell.row.eq(row),

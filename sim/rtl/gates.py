@@ -13,9 +13,10 @@ It may be set where nothing changes, but is always set where something does. So 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 GROUP = 8
 """Clocked processes of a module, and of those inside it that are no group, from which on it is a group."""
@@ -26,7 +27,7 @@ COMPARED_BITS = 64
 COMPARED_REGISTERS = 4
 """With more registers than these under one condition, that the condition holds is enough."""
 COPIES = 8
-"""With so many modules that differ by numbers in their names alone, that a condition holds is enough: lanes."""
+"""With so many instances of a module, that a condition holds is enough: lanes."""
 
 _NAME = r"(?:\\\S+ |[A-Za-z_][\w$]*)"
 _MODULE = re.compile(rf"^module ({_NAME})\s*\((.*?)\);$(.*?)^endmodule$", re.DOTALL | re.MULTILINE)
@@ -41,6 +42,7 @@ _MEMORY = re.compile(r"^  reg (?:\[[^\]]*\] )?(\S+) ?\[[^\]]*\];$", re.MULTILINE
 _CONSTANT = re.compile(r"^\d+'[bdh][\da-fx]+$")
 _PLAIN = re.compile(rf"^(?:{_NAME}|[\[\]{{}}, :]|\d+'[bdh][\da-fx]+|\d+)*$")
 _YES = "1'h1"
+_APART = "/*verilator no_inline_module*/"
 
 
 @dataclass
@@ -50,53 +52,51 @@ class _Module:
     Attributes:
         ports: names of its ports, as written.
         body: everything between header and end.
-        inner: modules that it has instances of.
-        copies: whether there are many alike.
+        inner: modules that it has instances of, one for each.
+        instances: of it, in the whole design.
         weight: clocked processes in it and in those inside it that are no group.
         group: whether it is a group.
+        apart: whether there are enough of it that they have their code in common.
     """
 
     ports: str
     body: str
     inner: list[str]
-    copies: bool = False
+    instances: int = 0
     weight: int = 0
     group: bool = False
+    apart: bool = False
 
 
 def with_gated_clocks(text: str) -> str:
     """``text``, as :func:`catenary.sim.rtl.registers.with_clocked_conditions` leaves it, with registers in groups."""
     modules = {match[1].strip(): _Module(match[2], match[3], []) for match in _MODULE.finditer(text)}
-    kinds = Counter(_kind(name) for name in modules)
-    for name, module in modules.items():
+    for module in modules.values():
         found = (match[1].strip() for match in _INSTANCE.finditer(module.body))
         module.inner = [inner for inner in found if inner in modules]
-        module.copies = kinds[_kind(name)] >= COPIES
         module.weight = len(_PROCESS.findall(module.body))
-    limit = max(GROUP, sum(module.weight for module in modules.values()) // GROUPS)
     inside = {name for module in modules.values() for name in module.inner}
-    for name in modules.keys() - inside:
-        _divide(modules, name, limit)
-        modules[name].group = modules[name].weight > 0
+    ordered = list(TopologicalSorter({name: module.inner for name, module in modules.items()}).static_order())
+    common: set[str] = set()  # modules apart, and those inside them, which are not apart themselves
+    for name in reversed(ordered):
+        module = modules[name]
+        module.instances += name not in inside
+        module.apart = module.instances >= COPIES and name not in common
+        common |= {name, *module.inner} if module.apart else set(module.inner if name in common else ())
+        for inner in module.inner:
+            modules[inner].instances += module.instances
+    limit = max(GROUP, sum(module.weight * module.instances for module in modules.values()) // GROUPS)
+    for name in ordered:
+        module = modules[name]
+        module.weight += sum(modules[inner].weight for inner in module.inner if not modules[inner].group)
+        module.group = module.weight >= (limit if name in inside else 1)
 
     def rewrite(match: re.Match[str]) -> str:
         module = modules[match[1].strip()]
-        return _gated(match[1], module, modules) if module.weight else match[0]
+        text = _gated(match[1], module, modules) if module.weight else match[0]
+        return text.replace(");", f"); {_APART}", 1) if module.apart else text
 
     return _MODULE.sub(rewrite, text)
-
-
-def _kind(name: str) -> str:
-    return re.sub(r"\d+", "", name)
-
-
-def _divide(modules: dict[str, _Module], name: str, limit: int) -> None:
-    """Find the groups in ``name`` and inside it."""
-    module = modules[name]
-    for inner in module.inner:
-        _divide(modules, inner, limit)
-        module.weight += 0 if modules[inner].group else modules[inner].weight
-    module.group = module.weight >= limit
 
 
 def _gated(name: str, module: _Module, modules: dict[str, _Module]) -> str:
@@ -209,7 +209,7 @@ class _Change:
     def _changes(self, match: re.Match[str]) -> str:
         """Whether an assignment that is carried out changes something; yes where finding out is not worth it."""
         width = self._bits.get(match[2].strip(), 0)
-        worth = width <= COMPARED_BITS and _PLAIN.match(match[4]) and not self.module.copies
+        worth = width <= COMPARED_BITS and _PLAIN.match(match[4]) and self.module.instances < COPIES
         return _differs(match) if self._can_compare(match) and (worth or _CONSTANT.match(match[4])) else _YES
 
     def _can_compare(self, match: re.Match[str]) -> bool:

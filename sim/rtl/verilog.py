@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import catenary.isa
 from catenary.sim.rtl.cache import Progress, digest, entry, quiet
 from catenary.sim.rtl.ports import Port, from_json, ports_of, to_json
+from catenary.sim.rtl.shared import with_shared_modules
 from catenary.sim.rtl.toolchain import find_toolchain
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _ATTRIBUTES = ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")
 _SOURCES = (".py", ".json")
+_RECIPE = ("shared.py", "verilog.py")
+_EQUAL_WORDS = re.compile(r"^    (\S+ ?)\[0\] = (\d+'\S+);\n(?:    \1\[\d+\] = \2;\n)+", re.MULTILINE)
 _STARTED = time.time()
 _TEXT, _PORTS = "top.v", "ports.json"
 
@@ -60,7 +64,7 @@ def design_of(component: Component, name: str = "top") -> Design:
 
     ports = ports_of(component)
     with _without_collector():
-        source = rtlil.convert(component, name=name, emit_src=False)
+        source = with_shared_modules(rtlil.convert(component, name=name, emit_src=False))
     versions = find_toolchain().versions
 
     def make(folder: Path) -> None:
@@ -71,9 +75,11 @@ def design_of(component: Component, name: str = "top") -> Design:
         clean = f"attrmap {remove}\nattrmap -modattr {remove}\n"
         script = f"read_rtlil <<rtlil\n{source}\nrtlil\nproc -nomux -norom\nmemory_collect\n{clean}"
         yosys = find_yosys(lambda version: version >= (0, 40))
-        _save(folder, yosys.run(["-q", "-"], f"{script}write_verilog -norename\n", ignore_warnings=True), ports)
+        text = yosys.run(["-q", "-"], f"{script}write_verilog -norename\n", ignore_warnings=True)
+        # Nothing ever triggers the "always @*" that yosys writes for a constant part of a signal; always_comb runs.
+        _save(folder, _with_loops(text.replace("always @*", "always_comb")), ports)
 
-    return _load(entry("rtlil", digest(versions, source), make), name)
+    return _load(entry("rtlil", digest(versions, source, _hash(_recipe())), make), name)
 
 
 def design_from(recipe: Callable[[], Component], *parts: str, name: str = "top", progress: Progress = quiet) -> Design:
@@ -115,10 +121,25 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+def _with_loops(text: str) -> str:
+    """``text`` with a loop where yosys gives a memory the same value word by word: most of a large buffer's code."""
+
+    def loop(run: re.Match[str]) -> str:
+        words = run[0].count("\n")
+        return f"    for (int word = 0; word < {words}; word++) {run[1]}[word] = {run[2]};\n"
+
+    return _EQUAL_WORDS.sub(loop, text)
+
+
+def _recipe() -> list[Path]:
+    return [Path(__file__).with_name(name) for name in _RECIPE]
+
+
 def _source_files() -> list[Path]:
-    """The sources of ``isa`` and ``hw``, found without importing ``hw``, which needs Amaranth."""
+    """What Verilog is made from: ``isa`` and ``hw``, found without importing ``hw``, which needs Amaranth; and this."""
     isa = Path(catenary.isa.__path__[0])
-    return [path for room in (isa, isa.parent / "hw") for path in sorted(room.rglob("*")) if path.suffix in _SOURCES]
+    rooms = [path for room in (isa, isa.parent / "hw") for path in sorted(room.rglob("*")) if path.suffix in _SOURCES]
+    return [*rooms, *_recipe()]
 
 
 def _hash(files: Sequence[Path]) -> str:
@@ -132,6 +153,4 @@ def _save(folder: Path, text: str, ports: tuple[Port, ...]) -> None:
 
 def _load(folder: Path, name: str) -> Design:
     ports = from_json(json.loads((folder / _PORTS).read_text(encoding="utf-8")))
-    # yosys writes a constant part of a signal as an "always @*" that nothing ever triggers; always_comb runs at once.
-    text = (folder / _TEXT).read_text(encoding="utf-8").replace("always @*", "always_comb")
-    return Design(text, name, ports)
+    return Design((folder / _TEXT).read_text(encoding="utf-8"), name, ports)

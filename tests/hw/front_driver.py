@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from catenary.hw.buffers.signatures import A_LATENCY
-from catenary.hw.matrix.signatures import SLOTS, fill_groups, groups_of, lanes_of
+from catenary.hw.matrix.signatures import fill_groups, groups_of, lanes_of, tile_slots
 from catenary.hw.stream.front import StreamFront
 from catenary.isa.opcodes import Opcode
 from catenary.isa.tensors import BLOCK
@@ -75,7 +75,7 @@ class FrontDriver:
         m.poke("a_read.request.ready", 0)
         m.poke("a_read.fault", 0)
         self.lines.clear()
-        shape = SLOTS, lanes_of(self.config)
+        shape = tile_slots(self.config), lanes_of(self.config)
         self.weights, self.index = np.zeros(shape, np.int8), np.zeros(shape, np.int64)
         self.constants = np.zeros((2, 2, lanes_of(self.config)), np.uint32)  # bank, bias, row
         self.in_use: deque[int] = deque()  # slots of steps that the array has not finished
@@ -192,7 +192,7 @@ class FrontDriver:
         values = {part: self._get(f"feed.steps.payload.{part}") for part in parts}
         slot = self._get("feed.steps.payload.slot")
         assert slot == self.next_slot
-        self.next_slot = (slot + 1) % SLOTS
+        self.next_slot = (slot + 1) % tile_slots(self.config)
         self.in_use.append(slot)
         step = Step(self.weights[slot].copy(), self.index[slot].copy(), **values)
         if step.first:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from catenary.hw.dsp.segment import Primitive
 from catenary.hw.matrix.engine import MatrixEngine
 from catenary.hw.matrix.signatures import (
-    SLOTS,
     ConstantLayout,
     StepLayout,
     TileWriteLayout,
     fill_groups,
     groups_of,
     lanes_of,
+    tile_slots,
 )
 from catenary.hw.matrix.unit import MatrixUnit
 from catenary.isa.config import AcceleratorConfig
@@ -71,7 +71,7 @@ class FakeFront:
     def __init__(self, ports: Ports, config: AcceleratorConfig, rng: np.random.Generator, pace: float) -> None:
         self._ports, self._config, self._rng, self._pace = ports, config, rng, pace
         self._tile, self._step, self._constant = TileWriteLayout(config), StepLayout(config), ConstantLayout(config)
-        self._free, self._slot, self.bank = SLOTS, 0, 1
+        self._free, self._slot, self.bank = tile_slots(config), 0, 1
         self._in_array = 0  # steps taken, slots not given back
         self.claimed = [False, False]
         self._steps: deque[int] = deque()
@@ -129,7 +129,7 @@ class FakeFront:
 
     def idle(self) -> bool:
         """Everything has been given back."""
-        return self._free == SLOTS and not self._steps
+        return self._free == tile_slots(self._config) and not self._steps
 
     def _claim(self) -> Iterator[None]:
         self.bank ^= 1
@@ -155,7 +155,7 @@ class FakeFront:
                 while not self._free:
                     yield
                 self._free -= 1
-                slot, self._slot = self._slot, (self._slot + 1) % SLOTS
+                slot, self._slot = self._slot, (self._slot + 1) % tile_slots(self._config)
                 groups = step.groups or groups_of(self._config)
                 for group in range(groups):
                     self._put_group(slot, group, step)

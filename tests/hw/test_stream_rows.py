@@ -8,11 +8,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from catenary.hw.matrix.signatures import SLOTS, groups_of
+from catenary.hw.matrix.signatures import groups_of
 from catenary.hw.stream.front import StreamFront
 from catenary.isa import stream
 from catenary.isa.memory import RowLayout, row_layout
-from catenary.isa.opcodes import Opcode, Source
+from catenary.isa.opcodes import KEY_LIMIT, Opcode, Source
 from catenary.isa.registers import ErrorCause
 from catenary.isa.tensors import BLOCK
 from tests.hw.compiled import Compiled
@@ -140,7 +140,7 @@ SCORE_OK = {"depth": 16, "rows": 4, "tokens": 1, "source": 1, "rows_stride": 1}
 @pytest.mark.parametrize(
     "config, wrong",
     [
-        (SMALL, {"depth": SLOTS * BLOCK + 1}),
+        (SMALL, {"depth": KEY_LIMIT + 1}),
         (SMALL, {"rows_at": SMALL.act_bytes // BLOCK - 3}),
         (WIDE, {"rows_at": 0xFFFF, "rows_stride": 0xFFF}),
     ],

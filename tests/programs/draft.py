@@ -79,7 +79,6 @@ class Draft:
         config: the accelerator.
         seed: of everything.
         words: of the arena of V; the arena of A is an eighth of it and 32 words.
-        corrected: weights may have tables and outliers.
 
     Attributes:
         rng, numbers: random choices, and random contents.
@@ -94,9 +93,8 @@ class Draft:
         ranked: an ARGMAX with ``first`` has certainly run.
     """
 
-    def __init__(self, config: AcceleratorConfig, seed: int, words: int = 2048, corrected: bool = False) -> None:
+    def __init__(self, config: AcceleratorConfig, seed: int, words: int = 2048) -> None:
         self.config = config
-        self.corrected = corrected
         self.rng = random.Random(seed)
         self.numbers = np.random.default_rng(seed)
         self.special = self.rng.choice([0.0, 0.0, 0.002, 0.05])

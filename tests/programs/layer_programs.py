@@ -120,7 +120,7 @@ def layer_case(config: AcceleratorConfig, seed: int, layers: int = 2) -> LayerCa
         seed: of everything.
         layers: number of linear layers; as many other blocks stand between them.
     """
-    d = Draft(config, seed, _ARENA, corrected=True)
+    d = Draft(config, seed, _ARENA)
     rooms = Room(d, "V", config.vector_words), Room(d, "A", config.act_bytes // BLOCK)
     results: list[Result] = []
     tensors: list[QuantTensor] = []

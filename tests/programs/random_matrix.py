@@ -47,12 +47,12 @@ def linear(d: Draft) -> None:
 
 
 def random_tensor(d: Draft, rows: int, columns: int) -> tuple[QuantTensor, np.ndarray | None]:
-    """Weights of any kind that the draft allows, and perhaps a bias."""
+    """Weights of any kind, and perhaps a bias."""
     bits, kept = d.rng.choice(WEIGHT_BITS), d.rng.choice([None, *KEPT_CHOICES])
     group = BLOCK * d.rng.randint(1, 5)
     row_block = d.rng.choice([4, 16, 32])
-    table = d.corrected and bits != 8 and d.often(0.5)
-    outliers = d.rng.choice([0, 1, 5, rows * columns // 30 + 1]) if d.corrected else 0
+    table = bits != 8 and d.often(0.5)
+    outliers = d.rng.choice([0, 1, 5, rows * columns // 30 + 1])
     tensor = random_weights(d.numbers, rows, columns, bits, group, kept, row_block, table, outliers)
     return tensor, d.numbers.normal(size=rows).astype(np.float32) if d.often(0.5) else None
 

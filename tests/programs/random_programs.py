@@ -39,16 +39,16 @@ CONFIGS: Mapping[str, AcceleratorConfig] = {
         SMALL, name="least", memory_bytes=1 << 21, chains=1, mm_tokens=2, stream_bytes=16, vector_words=2048,
         vector_lanes=1, act_bytes=3072, desc_words=64, queue_depth=1,
     ),
-    # Wide lines of many ports, many lanes.
+    # Wide lines of many ports, many lanes, two tokens side by side, of which the last may be alone.
     "wide": replace(
         SMALL, name="wide", port_bytes=(16, 16, 8, 4), memory_bytes=44 << 16, chains=8, chain_length=32, mm_tokens=9,
-        stream_atom=16, stream_bytes=1024, vector_words=4096, vector_lanes=16, queue_depth=4,
+        packed=True, stream_atom=16, stream_bytes=1024, vector_words=4096, vector_lanes=16, queue_depth=4,
     ),
 }  # fmt: skip
 """Accelerators for the comparison, by name."""
 
 
-def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 2048, corrected: bool = False) -> Case:
+def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 2048) -> Case:
     """A random legal program.
 
     Args:
@@ -56,9 +56,8 @@ def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 20
         size: number of blocks.
         seed: of everything.
         words: of V that it works on; filling and storing them takes most of the time of a short program.
-        corrected: weights may have tables and outliers.
     """
-    d = Draft(config, seed, words, corrected)
+    d = Draft(config, seed, words)
     blocks = [taken(d, fill_arenas), *(taken(d, any_block) for _ in range(size)), taken(d, finish)]
     dead = encode_all([Nop(target=Unit.VECTOR), End()])  # another entry, before this one
     return finished(d, f"random program {seed} of {size} blocks", blocks, dead if seed % 3 == 0 else b"")

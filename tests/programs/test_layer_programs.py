@@ -20,7 +20,7 @@ CONFIGS = {config.name: config for config in (SMALL, HBM_SLICE, UNEVEN)}
 QUICK = 14
 """Programs for each accelerator that every run of the tests checks ..."""
 
-ALL = 100
+ALL = 300
 """... and that the slow ones do."""
 
 

@@ -78,16 +78,21 @@ class Stage(wiring.Component):
 
 
 class Sequence(wiring.Component):
-    """A state machine, a register that is assigned twice, one of which a part is assigned, and two stages."""
+    """A state machine, a register that is assigned twice, one of which a part is assigned, and four stages."""
 
     def __init__(self) -> None:
         inputs = {"go": In(1), "kind": In(3), "data": In(8)}
-        super().__init__({**inputs, "result": Out(8), "state": Out(4), "parts": Out(16)})
+        super().__init__({**inputs, "result": Out(8), "state": Out(4), "parts": Out(16), "pair": Out(8)})
 
     def elaborate(self, platform):
         m = Module()
         stages = [Stage(), Stage()]
         m.submodules.first, m.submodules.second = stages
+        alike = [Stage(), Stage()]
+        m.submodules.one, m.submodules.other = alike
+        for index, stage in enumerate(alike):
+            m.d.comb += [stage.valid.eq(self.go), stage.x.eq(self.data), stage.enable.eq(self.kind[index])]
+        m.d.comb += self.pair.eq(alike[0].y + 3 * alike[1].y)
         pulse, count = Signal(), Signal(5)
         table = Array(Signal(4, name=f"entry_{index}") for index in range(4))
         m.d.sync += pulse.eq(0)
@@ -119,12 +124,13 @@ class Sequence(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("limit", [1, 1000])
-def test_equal_in_every_cycle(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "copies"), [(1, 8), (1000, 8), (1, 2), (1000, 2)])
+def test_equal_in_every_cycle(limit: int, copies: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inputs that change seldom, so that everything comes to rest in between; resets at times."""
     monkeypatch.setattr(gates, "GROUP", limit)
+    monkeypatch.setattr(gates, "COPIES", copies)
     plain = design_of(Sequence())
-    gated = replace(plain, text=f"{plain.text}// groups of {limit}\n")  # the cache does not see the limit
+    gated = replace(plain, text=f"{plain.text}// {limit}, {copies}\n")  # the cache does not see the limits
     random = np.random.default_rng(limit)
     words = random.integers(0, 1 << 12, CYCLES, dtype=np.uint32)
     words |= (random.random(CYCLES) < 0.003).astype(np.uint32) << 31
@@ -145,15 +151,23 @@ def test_groups_and_what_wakes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     text = with_gated_clocks(with_clocked_conditions(design_of(Sequence()).text))
     assert "@(posedge clk)" not in text
     modules = {match[1]: match[0] for match in re.finditer(r"^module \\?(\S+).*?^endmodule", text, re.DOTALL | re.M)}
-    assert len(modules) == 3
+    assert len(modules) == 4
     assert all(module.count("wire gate_run") == 1 for module in modules.values())
     assert text.count(".gate_run(") == 0  # the stages are groups of their own
-    assert text.count("<= \\$signature__data ;") == 2  # written in the clocked process and nowhere else
+    assert text.count("<= \\$signature__data ;") == 3  # written in the clocked process and nowhere else
+
+
+def test_modules_with_many_instances_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "COPIES", 2)
+    text = with_gated_clocks(with_clocked_conditions(design_of(Sequence()).text))
+    [apart] = re.findall(r"^module (\S+).*\); /\*verilator no_inline_module\*/", text, re.MULTILINE)
+    assert "other" in apart
 
 
 def test_small_modules_join_the_one_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "GROUP", 1000)
     text = with_gated_clocks(with_clocked_conditions(design_of(Sequence()).text))
     assert text.count("wire gate_run") == 1
-    assert text.count("input gate_run;") == text.count(".gate_run(gate_run)") == 2
-    assert "assign gate_run = gate_own | gate_moved_1 | gate_moved_2;" in text
+    assert text.count("input gate_run;") == 3
+    assert text.count(".gate_run(gate_run)") == 4
+    assert "assign gate_run = gate_own | gate_moved_1 | gate_moved_2 | gate_moved_3 | gate_moved_4;" in text
