@@ -51,13 +51,10 @@ def every_word(device: RtlDevice, config: AcceleratorConfig) -> list[int]:
     bus, known = device.simulator, register_map(config)
     kept = [place for place in known if any(f.access is not Access.READ for f in place.register.fields.values())]
     settings_of = {address for place in kept for address in range(place.address, place.end, 4)}
-    seen = []
-    for address in range(0, 1 << known.address_bits, 4):
-        if address not in settings_of:
-            seen.append(_asked(partial(bus.write_register, address, 0xFFFF_FFFF)))
-    for address in range(0, 1 << known.address_bits, 4):
-        seen.append(_asked(partial(bus.read_register, address)))
-    return seen
+    addresses = range(0, 1 << known.address_bits, 4)
+    written = (partial(bus.write_register, at, 0xFFFF_FFFF) for at in addresses if at not in settings_of)
+    read = (partial(bus.read_register, at) for at in addresses)
+    return [_asked(access) for access in (*written, *read)]
 
 
 def _asked(access: Callable[[], int | None]) -> int:
@@ -72,8 +69,8 @@ def captured_words(device: RtlDevice, config: AcceleratorConfig) -> list[int]:
     bus, seen = device.simulator, []
     wide = [place.address for place in register_map(config) if place.register.width == 64]
     for low, high in zip(wide, wide[1:] + wide[:1], strict=True):
-        for address in (low, high + 4, high, high + 4, low + 4, low, low + 4):
-            seen.append(bus.read_register(address))
+        order = (low, high + 4, high, high + 4, low + 4, low, low + 4)
+        seen += [bus.read_register(address) for address in order]
     return seen
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutants of a design: a netlist of some of its modules, single changes to it, and a design that has them all.
 
-The modules in question become cells (yosys ``proc``, ``opt``, ``memory_collect``), all others stay as they are. They
-are those that Amaranth writes, one for each component, before equal ones are merged: a mutant is one fault in one place,
-not the same one in all lanes. A mutant changes one bit of one port of one cell: ``inv`` inverts it, ``const0`` and
-``const1`` hold it, ``cnot1`` and ``cnot0`` invert it where another bit of the same port is 1, or 0. All of them are in
-one design, behind multiplexers that an input of the top selects with: it is 0 for none, or the number of a mutant.
+The modules in question become cells (yosys ``proc``, ``opt``, ``memory_collect``), all others stay as they are.
+They are those that Amaranth writes, one for each component, before equal ones are merged: a mutant is one fault in
+one place, not the same one in all lanes. A mutant changes one bit of one port of one cell: ``inv`` inverts it,
+``const0`` and ``const1`` hold it, ``cnot1`` and ``cnot0`` invert it where another bit of the same port is 1, or 0.
+All of them are in one design, behind multiplexers that an input of the top selects with: it is 0 for none, or the
+number of a mutant.
 
 Yosys picks them so that source lines, wires, bits and cells are covered evenly. Its weights for modules are off: a
 module is an instance here, and 64 equal accumulators would take most of the mutants of the chain.
@@ -105,9 +106,12 @@ def yosys(folder: Path, *commands: str) -> None:
     """
     script = folder / "script.ys"
     script.write_text("\n".join(commands) + "\n", encoding="utf-8")
-    with contextlib.chdir(folder), Path("yosys.out").open("w", encoding="utf-8") as out:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            status = run_yosys(["-q", "-l", "yosys.log", script.name])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.chdir(folder))
+        out = stack.enter_context(Path("yosys.out").open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(out))
+        status = run_yosys(["-q", "-l", "yosys.log", script.name])
     if status:
         raise YosysError((folder / "yosys.log").read_text(encoding="utf-8")[-2000:])
 

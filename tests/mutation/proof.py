@@ -3,9 +3,9 @@
 
 The component is flattened, once as it is and once mutated, and both are cut open at what holds state: a register's
 output becomes an input that both share, its next value an output that must be the same in both; so do the ports of
-memories and of modules outside. If all outputs are the same for all inputs (yosys ``miter`` and ``sat``), the two never
-differ, by induction over cycles: they begin with the same state. Where that fails, registers stay inside, and a temporal
-induction over a few cycles (``sat -tempinduct``) shows it only for states that others lead to.
+memories and of modules outside. If all outputs are the same for all inputs (yosys ``miter`` and ``sat``), the two
+never differ, by induction over cycles: they begin with the same state. Where that fails, registers stay inside, and a
+temporal induction over a few cycles (``sat -tempinduct``) shows it only for states that others lead to.
 
 What nobody can see need not be the same: bits of registers and columns of memories on which no output depends, whatever
 happens, by following the netlist backwards, and addresses and data of a memory's port that is not enabled.

@@ -126,10 +126,10 @@ class Store:
         if row["netlist"] != self._netlist:
             return
         result = Result(Verdict(**row["verdict"]), str(row["proof"]))  # type: ignore[arg-type]
-        if not result.killed and row["programs"] != self._programs:
-            if not result.equivalent:
-                self._known.pop(result.verdict.number, None)
-                return
+        outdated = row["programs"] != self._programs
+        if outdated and not result.killed and not result.equivalent:
+            self._known.pop(result.verdict.number, None)
+            return
         self._known[result.verdict.number] = result
 
     def get(self, number: int) -> Result | None:

@@ -29,7 +29,7 @@ class SmallThing(wiring.Component):
         total: a + b, a cycle later.
         both: whether a and b are odd, said in a roundabout way.
         rare: whether a is 200.
-        turn: counts 0, 1, 2, 0 ..., and would stop at 3.
+        turn: counts 0, 1, 2, 0 ..., and would go on from 3 to 0.
     """
 
     a: In(8)
@@ -53,7 +53,7 @@ class SmallThing(wiring.Component):
                 m.d.sync += self.turn.eq(1)
             with m.Case(1):
                 m.d.sync += self.turn.eq(2)
-            with m.Case(2):
+            with m.Default():
                 m.d.sync += self.turn.eq(0)
         return m
 
@@ -102,7 +102,9 @@ def test_a_seed_gives_the_same_mutants_which_have_places_in_the_source(folder, m
 
 
 def test_source_places_do_not_depend_on_the_machine():
-    text = '  attribute \\src "/usr/lib/python3.11/site-packages/amaranth/lib/fifo.py:3|/usr/lib/python3.11/enum.py:7"\n'
+    text = (
+        '  attribute \\src "/usr/lib/python3.11/site-packages/amaranth/lib/fifo.py:3|/usr/lib/python3.11/enum.py:7"\n'
+    )
     assert with_short_sources(text) == '  attribute \\src "amaranth/lib/fifo.py:3|enum.py:7"\n'
 
 
@@ -112,14 +114,17 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
     ports = (*ports, Port(CONTROL, CONTROL_BITS, False, False, (field,)))
     design = Design(plain_verilog(mutated(folder, chosen)), TOP, ports)
     monkeypatch.setattr(compiled, "design_of", lambda component: design)
-    core = compiled.Compiled(SmallThing())
+    core = compiled.Compiled(None)  # the design is known
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 199, 100), rng.integers(0, 256, 100)
 
     def run(number: int) -> dict[str, list[int]]:
         core.poke(CONTROL, number)
         core.reset()
-        return {name: found.tolist() for name, found in core.run({"a": a, "b": b}, ["total", "both", "rare", "turn"]).items()}
+        return {
+            name: found.tolist()
+            for name, found in core.run({"a": a, "b": b}, ["total", "both", "rare", "turn"]).items()
+        }
 
     right = run(0)
     assert right["total"][1:] == ((a + b) % 256)[:-1].tolist()
@@ -128,8 +133,12 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
     assert noticed == [True, False, False]
 
     prover = Prover(folder, [TOP])
-    verdicts = [Verdict(n, "killed" if seen else "alive", "outcome" if seen else "") for n, seen in enumerate(noticed, 1)]
-    results = [Result(v, "" if v.kind == "killed" else prover.prove(m).how) for v, m in zip(verdicts, chosen, strict=True)]
+    verdicts = [
+        Verdict(n, "killed" if seen else "alive", "outcome" if seen else "") for n, seen in enumerate(noticed, 1)
+    ]
+    results = [
+        Result(v, "" if v.kind == "killed" else prover.prove(m).how) for v, m in zip(verdicts, chosen, strict=True)
+    ]
     assert [result.proof for result in results] == ["", "cut", "not proved"]
     summary = Summary.of(results)
     assert (summary.killed, summary.equivalent, summary.survivors) == (1, 1, 1)
@@ -138,12 +147,9 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
 
 
 def test_what_only_states_show_that_nothing_leads_to_is_proved_by_induction(folder, mutants):
-    """Of the counter, what it does at 3 does not matter."""
-    prover = Prover(folder, [TOP])
-    candidates = [m for m in mutants if m.kind in ("$logic_not", "$eq", "$pmux", "$mux", "$dff") and "turn" in m.signal]
-    found = {prover.prove(mutant).how for mutant in candidates[:8]}
-    assert found <= {"cut", "induction", "not proved"}
-    assert "not proved" in found
+    """A comparison of the counter with 1 that holds for 3, too."""
+    mutant = only(mutants, 1, kind="$eq", port="A", signal="turn[1]", mode="const0")
+    assert Prover(folder, [TOP]).prove(mutant).how == "induction"
 
 
 def test_the_bound_is_that_of_wilson():

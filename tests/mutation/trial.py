@@ -33,6 +33,8 @@ from catenary.sim.rtl.memory_model import MemoryModel
 from tests.mutation.stimuli import Session, Stimulus
 from tests.programs.cases import Outcome
 
+VERSION = 1
+"""Of what this module and :mod:`tests.mutation.host` compare: another where a verdict may be another."""
 SLOWER = 1.1
 """A program that takes so many times as long is slow ..."""
 SLOWER_CYCLES = 200
@@ -91,7 +93,7 @@ class Golden:
     used: int
 
 
-class _Difference(Exception):
+class _DifferenceError(Exception):
     """A mutant is noticed."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -153,7 +155,7 @@ class Trials:
             signal.alarm(SECONDS)
             try:
                 verdict = self._run(number)
-            except BaseException:  # the parent must not run twice, whatever happens here
+            except BaseException:  # noqa: BLE001 - the parent must not run twice, whatever happens here
                 verdict = Verdict(number, "broken", detail=traceback.format_exc())
             with os.fdopen(writer, "w") as pipe:
                 json.dump(asdict(verdict), pipe)
@@ -191,7 +193,7 @@ class Trials:
                         same = same and found.slices == wanted.slices
                         self._compare(stimulus, found, wanted, same)
                         timing = self._later(timing, same, found, wanted, at)
-            except _Difference as difference:
+            except _DifferenceError as difference:
                 return Verdict(number, "killed", difference.reason, at, str(difference), count)
             except CatenaryError as error:
                 reason = "bus" if "rules of AXI" in str(error) else "hang"
@@ -222,11 +224,11 @@ class Trials:
                 raise
             seen = None  # a program with an error that takes for ever is of no use
         if core.violation:
-            raise _Difference("bus", core.violation)
+            raise _DifferenceError("bus", core.violation)
         if wanted is None and seen is not None and not stimulus.usable(seen):
             seen = None
         if seen is not None and (difference := stimulus.difference(seen, wanted.seen if wanted else None)):
-            raise _Difference("host" if stimulus.script else "outcome", difference)
+            raise _DifferenceError("host" if stimulus.script else "outcome", difference)
         cycles = core.cycles - start
         slices = core.slices()[before:].copy()
         for name in ("begin", "end"):
@@ -235,17 +237,17 @@ class Trials:
         path = slices[np.argsort(slices["unit"], kind="stable")][["unit", "pc"]]
         registers = {name: device.driver.read(name) for name in self._names} if stimulus.look else {}
         if core.violation:
-            raise _Difference("bus", core.violation)
+            raise _DifferenceError("bus", core.violation)
         digests = [sha256(np.array(part.tolist(), np.uint64).tobytes()).hexdigest() for part in (slices, path)]
         return Golden(seen, registers, digests[0], digests[1], cycles, used)
 
     def _compare(self, stimulus: Stimulus, found: Golden, wanted: Golden, same: bool) -> None:
         ends = stimulus.outcome is not None and not stimulus.outcome.cause
         if ends and found.path != wanted.path:  # after an error it depends on when things happen
-            raise _Difference("trace", "units carried out other instructions")
+            raise _DifferenceError("trace", "units carried out other instructions")
         for name, value in found.registers.items():
             timed = name.startswith(TIMED)
             if value != wanted.registers[name] and (same or not timed):
-                raise _Difference(
+                raise _DifferenceError(
                     "counter" if timed else "register", f"{name} is {value}, not {wanted.registers[name]}"
                 )

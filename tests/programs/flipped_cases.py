@@ -26,7 +26,7 @@ SECONDS = 1.0
 
 @cache
 def _base(config: AcceleratorConfig, seed: int) -> Case:
-    return random_case(config, 5, 900 + seed, 128, corrected=True)
+    return random_case(config, 5, 900 + seed, 128)
 
 
 def flipped_case(config: AcceleratorConfig, seed: int) -> Case:
