@@ -46,7 +46,7 @@ def run_block(name: str, count: int, seed: int, proofs: bool) -> tuple[Netlist, 
     with console.status(f"{name}: netlist"):
         netlist = make(block.config, block.patterns, count, seed, folder)
     with console.status(f"{name}: programs"):
-        tried = sessions(block.config)
+        tried = sessions(block.config, block.host)
     store = Store(folder / "results.jsonl", digest(netlist.text), _hash(tried))
     left = [mutant for mutant in netlist.mutants if store.get(mutant.number) is None]
     if left:

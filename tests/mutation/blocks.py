@@ -29,12 +29,14 @@ class Block:
         parts: paths below the top of the components that it consists of, each with everything inside.
         alone: paths of components that belong to it without what is inside them.
         config: the accelerator.
+        host: whether its mutants are tried with what a host does and with changed programs, too, which are many.
     """
 
     about: str
     parts: tuple[str, ...]
     alone: tuple[str, ...] = ()
     config: AcceleratorConfig = PACKED
+    host: bool = False
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -52,8 +54,10 @@ class Block:
 _CHAIN = Block("hw/matrix and hw/dsp: array, accumulators, emitter", ("matrix.engine",), ("matrix",))
 
 BLOCKS: Mapping[str, Block] = {
-    "control": Block("hw/control: registers, dispatch, decoder, tokens, shells, counters, watchdog", ("control",)),
-    "dma": Block("hw/memory: AXI masters, load and store units", ("load", "store")),
+    "control": Block(
+        "hw/control: registers, dispatch, decoder, tokens, shells, counters, watchdog", ("control",), host=True
+    ),
+    "dma": Block("hw/memory: AXI masters, load and store units", ("load", "store"), host=True),
     "decoders": Block("hw/stream: from lines of the stream to tiles", ("matrix.front",)),
     "chain": _CHAIN,
     "chain-plain": replace(_CHAIN, config=PLAIN, about=f"{_CHAIN.about}; not packed"),

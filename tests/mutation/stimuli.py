@@ -30,6 +30,8 @@ SEEDS = range(100, 116)
 LAYER_SEEDS = range(8)
 STALLED_SEEDS = range(200, 206)
 FLIPPED_SEEDS = range(130)
+FAR = 900
+"""Instructions before some programs with errors, so that the one at fault has a large number."""
 FAR_ERRORS = ("read behind V", "free opcode", "load over the end", "store behind V", "keys behind A", "header: rows")
 QUICK_SCRIPTS = 3
 """Scripts that a host that stalls tries, too: accesses to registers."""
@@ -102,31 +104,35 @@ class Session:
     stimuli: tuple[Stimulus, ...]
 
 
-def sessions(config: AcceleratorConfig) -> tuple[Session, ...]:
-    """Everything that mutants of ``config`` are tried with."""
+def sessions(config: AcceleratorConfig, host: bool = True) -> tuple[Session, ...]:
+    """What mutants are tried with.
+
+    Args:
+        config: the accelerator.
+        host: with everything that a host does beside running programs, and with programs that have a changed bit.
+    """
     small = [random_case(config, 6, seed, 256) for seed in SMALL_SEEDS]
     usual = [random_case(config, 14, seed, 1024) for seed in SEEDS]
     layers = [layer_case(config, seed).case for seed in LAYER_SEEDS]
     stalled = [random_case(config, 10, seed, 512) for seed in STALLED_SEEDS]
-    far = [moved(ERRORS[name](config), 900) for name in FAR_ERRORS]
-    short, long, waiting = (
-        random_case(config, 3, 1, 64),
-        random_case(config, 8, 2, 256),
-        ERRORS["wait for ever"](config),
-    )
-    host = [Stimulus(name, script=script) for name, script in scripts(short, long, waiting).items()]
-    groups = (
+    groups = [
         (MemoryModel(), [*map(_sound, small), *_named(DIRECTED, config, _sound), *_named(ERRORS, config, _wrong)]),
         (MemoryModel(), [*map(_sound, usual), *(_sound(case) for case in layers if _fits(case))]),
-        (STALLS, [*map(_sound, stalled), *_named(DIRECTED, config, _sound), *host[:QUICK_SCRIPTS]]),
-        (
-            MemoryModel(),
-            [*host, *_named(CONTROL, config, _sound), *_named(UNBALANCED, config, _run), *map(_wrong, far)],
-        ),
-        (MemoryModel.unthrottled(), [*_flipped(config), _sound(small[0])]),
-        (MemoryModel(share=0.3), [*map(_sound, [*small[:4], *usual[:4]]), *_named(CONTROL, config, _sound)]),
-    )
-    return tuple(Session(model, tuple(_looking(list(stimuli)))) for model, stimuli in groups)
+        (STALLS, [*map(_sound, stalled), *_named(DIRECTED, config, _sound)]),
+    ]
+    if host:
+        short, long = random_case(config, 3, 1, 64), random_case(config, 8, 2, 256)
+        made = scripts(short, long, ERRORS["wait for ever"](config))
+        done = [Stimulus(name, script=script) for name, script in made.items()]
+        control = _named(CONTROL, config, _sound)
+        far = [_wrong(moved(ERRORS[name](config), FAR)) for name in FAR_ERRORS]
+        groups += [
+            (STALLS, done[:QUICK_SCRIPTS]),
+            (MemoryModel(), [*done, *control, *_named(UNBALANCED, config, _run), *far]),
+            (MemoryModel.unthrottled(), [*_flipped(config), _sound(small[0])]),
+            (MemoryModel(share=0.3), [*map(_sound, [*small[:4], *usual[:4]]), *control]),
+        ]
+    return tuple(Session(model, tuple(_looking(stimuli))) for model, stimuli in groups)
 
 
 def _looking(stimuli: list[Stimulus]) -> Iterator[Stimulus]:
