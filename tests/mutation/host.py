@@ -22,6 +22,8 @@ MOMENTS = (1, 150, 700, 2001)
 """Cycles after a start at which a run is disturbed."""
 LONGEST = 12_000
 """Cycles after which a run that has not ended does not."""
+PATIENT_SECONDS = 3600.0
+"""For a run; what ends one is the number of cycles, which does not depend on who else is there."""
 PARTS = 3
 """Places in memory that answer with errors, one after the other."""
 PATIENCE = (1, 2, 5, 16, 77, 160, 1000, 1365, 2730, 5461)
@@ -149,7 +151,7 @@ def bus_errors(device: RtlDevice, case: Case) -> list[int]:
             for part in range(PARTS):
                 first = lines * part // PARTS
                 device.simulator.fail_accesses(port, first * width, (first + 3 + lines // 12) * width, kind)
-                outcome = run_opened(device, case)
+                outcome = run_opened(device, case, PATIENT_SECONDS)
                 seen += [outcome.cause, outcome.pc]
                 device.simulator.clear_failures()
                 seen.append(_sound(device, case))
@@ -220,5 +222,5 @@ def _settle(device: RtlDevice) -> None:
 
 def _sound(device: RtlDevice, case: Case) -> int:
     """What a program leaves behind, as one number."""
-    outcome = run_opened(device, case)
+    outcome = run_opened(device, case, PATIENT_SECONDS)
     return hash((int(outcome.cause), outcome.pc, outcome.result, outcome.numeric, outcome.memory))

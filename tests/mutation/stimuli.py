@@ -15,7 +15,7 @@ from catenary.isa.errors import DeviceError, ProgramError
 from catenary.isa.registers import ErrorCause
 from catenary.runtime.devices.rtl import RtlDevice
 from catenary.sim.rtl.memory_model import MemoryModel
-from tests.mutation.host import Script, scripts
+from tests.mutation.host import PATIENT_SECONDS, Script, scripts
 from tests.programs.cases import Case, Outcome, run_opened
 from tests.programs.compare import checked, expected
 from tests.programs.control_cases import CONTROL, UNBALANCED, moved
@@ -65,7 +65,7 @@ class Stimulus:
         if self.script is not None:
             return self.script(device)
         assert self.case is not None
-        found = run_opened(device, self.case)
+        found = run_opened(device, self.case, PATIENT_SECONDS)
         if self.case.cause and self.case.fault is None:  # left open which instruction is blamed
             found = replace(found, pc=0)
         return found

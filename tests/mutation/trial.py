@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from catenary.isa.registers import register_map
 from catenary.runtime.devices.rtl import RtlDevice
 from catenary.sim.rtl import simulator
 from catenary.sim.rtl.memory_model import MemoryModel
+from tests.mutation.host import PATIENT_SECONDS
 from tests.mutation.stimuli import Session, Stimulus
 from tests.programs.cases import Outcome
 
@@ -39,6 +41,8 @@ SLOWER = 1.1
 """A program that takes so many times as long is slow ..."""
 SLOWER_CYCLES = 200
 """... if these are at least so many cycles."""
+OPENING = "opening"
+"""What happens before the first program: the host asks who the core is."""
 TIMED = ("CYCLES", "BUSY_", "STALL_", "ARRAY")
 """Registers, by the starts of their names, that depend on when things happen."""
 HUNG = 3
@@ -47,8 +51,8 @@ HUNG_CYCLES = 20_000
 """... and so many more."""
 RECORDED_CYCLES = 400_000
 """Longest program on the core without mutants."""
-SECONDS = 300
-"""Longest time for one mutant."""
+SECONDS = 200
+"""Longest time for one mutant, of the processor: nothing may depend on who else is there."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Trials:
         self, config: AcceleratorConfig, device: Callable[[int, MemoryModel], RtlDevice], found: Sequence[Session]
     ) -> None:
         self._config, self._device, self._sessions = config, device, found
-        simulator.CALL_SECONDS = float(SECONDS)  # or when the host looks at a register would depend on this computer
+        simulator.CALL_SECONDS = PATIENT_SECONDS  # or when the host looks at a register would depend on this computer
         self._memory = config.memory_lines * config.line_bytes
         self._names = [place.name for place in register_map(config) if place.name != "CONTROL"]
         self._golden: list[list[Golden]] = []
@@ -152,7 +156,7 @@ class Trials:
         child = os.fork()
         if not child:
             os.close(reader)
-            signal.alarm(SECONDS)
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
             try:
                 verdict = self._run(number)
             except BaseException:  # noqa: BLE001 - the parent must not run twice, whatever happens here
@@ -166,7 +170,7 @@ class Trials:
         _, status = os.waitpid(child, 0)
         if not text:
             ended = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"status {status}"
-            return Verdict(number, "killed", "crash", detail=ended)
+            return Verdict(number, "killed", "hang" if ended in ("SIGXCPU", "SIGKILL") else "crash", detail=ended)
         verdict = Verdict(**json.loads(text))
         if verdict.kind == "broken":
             raise RuntimeError(f"Mutant {number} must be tried, not end with {verdict.detail}")
@@ -179,7 +183,7 @@ class Trials:
         known = bool(self._golden)
         for index, session in enumerate(self._sessions):
             golden: list[Golden] = []
-            same, at = True, "opening"
+            same, at = True, OPENING
             try:
                 with self._device(number, session.model) as device:
                     device.simulator.record(True)
@@ -196,7 +200,7 @@ class Trials:
             except _DifferenceError as difference:
                 return Verdict(number, "killed", difference.reason, at, str(difference), count)
             except CatenaryError as error:
-                reason = "bus" if "rules of AXI" in str(error) else "hang"
+                reason = "bus" if "rules of AXI" in str(error) else "register" if at == OPENING else "hang"
                 return Verdict(number, "killed", reason, at, str(error), count)
             if not known:
                 self._golden.append(golden)
@@ -235,6 +239,9 @@ class Trials:
             slices[name] -= start
         used = int(slices["end"].max()) if len(slices) else 0
         path = slices[np.argsort(slices["unit"], kind="stable")][["unit", "pc"]]
+        path = path[
+            np.append(True, path[1:] != path[:-1])[: len(path)]
+        ]  # turns of a loop are one if no cycle is between
         registers = {name: device.driver.read(name) for name in self._names} if stimulus.look else {}
         if core.violation:
             raise _DifferenceError("bus", core.violation)
