@@ -105,10 +105,10 @@ class Prover:
             *changes,
             f"select -set others * {root} {root}.* %u %d",
             "delete @others",
+            "dffunmap",
             f"flatten {root}",
             f"select -set inner * {root} %d",
             "delete @inner",
-            "dffunmap",
             "opt_clean",
             "write_json flat.json",
         )
