@@ -173,7 +173,7 @@ class Control(wiring.Component):
             *watchdog_faults(watchdog.expired, runs.fetching, shells),
         ]
         fault = Signal(FaultLayout)
-        first_fault(m, fault, faults, clients)
+        first_fault(m, fault, faults, clients, runs.executing)
         m.d.comb += runs.failed.eq(fault.valid)
         self._report(m, registers, runs, dispatch, fault)
         self._count(m, counters, runs, shells, dispatch)
