@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-rtl lint bench figures docs-tables lock clean
+.PHONY: help setup demo test test-slow test-rtl formal mutation lint bench figures docs-tables lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,12 @@ test-slow: setup ## Run the tests marked slow
 test-rtl: setup ## Run the tests of the hardware and of everything that simulates it, slow ones too
 	@$(BIN)/python -m pytest tests/hw tests/cocotb tests/sim/test_rtl_*.py tests/runtime/test_device_rtl.py tests/cli/test_rtl.py \
 		tests/programs/test_rtl_models.py tests/programs/test_random_programs.py $(PYTEST_ARGS)
+
+formal: setup ## Prove what is proved of the hardware, and rewrite the table in docs/formal.md
+	@$(BIN)/python -m tools.formal
+
+mutation: setup ## Try the tests of the hardware with faults in it (docs/mutation.md); hours
+	@$(BIN)/python -m tools.mutation
 
 lint: setup ## Check style, types, the import contract and the numerics rules
 	@$(BIN)/ruff check --quiet .

@@ -73,8 +73,9 @@ def _memory(plan: MemoryPlan) -> Iterator[str]:
             yield f"  constants + {offset}: {name}"
     yield f"descriptor words: {' '.join(str(word) for word in plan.tables.tolist())}"
     for (stage, name), kv in plan.kv.items():
-        yield f"KV cache of {stage}.{name}: codes {_layout(kv.codes)}; scales {_layout(kv.scales)}"
-        yield f"  lines: {kv.head_codes} and {kv.head_scales} a head, {kv.layer} a layer"
+        yield f"KV cache of {stage}.{name}: keys {_layout(kv.keys)}; values {_layout(kv.values)}"
+        yield f"  scales {_layout(kv.scales)}"
+        yield f"  lines: {kv.head_keys}, {kv.head_values} and {kv.head_scales} a head, {kv.layer} a layer"
     for name, (line, layout) in plan.floats.items():
         yield f"table {name}: from line {line}, {_layout(layout)}"
     yield f"ids: {_layout(plan.ids)}"
@@ -86,6 +87,8 @@ def _memory(plan: MemoryPlan) -> Iterator[str]:
 
 
 def _layout(layout: RowLayout) -> str:
+    if layout.pack and layout.row_lines > 1:
+        return f"{1 << layout.pack} rows of {layout.row_bytes} bytes interleaved in {layout.row_lines} lines"
     if layout.pack:
         return f"{1 << layout.pack} rows of {layout.row_bytes} bytes in a line"
     return f"{layout.row_lines} lines for a row of {layout.row_bytes} bytes"

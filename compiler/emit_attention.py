@@ -37,7 +37,10 @@ KV_SPACE = "kv"
 
 @dataclass(frozen=True)
 class _Head:
-    """Registers in force inside the loop; the first six point to what belongs to the KV head."""
+    """Registers in force inside the loop; the first six point to what belongs to the KV head.
+
+    The last two, which may be one, hold the lines that the codes of all earlier positions occupy.
+    """
 
     query: int
     key: int
@@ -45,7 +48,8 @@ class _Head:
     key_scales: int
     value_codes: int
     value_scales: int
-    past_lines: int
+    past_keys: int
+    past_values: int
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,11 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
     if node.rope is not None:
         _rotate(frame, node.rope, node.q, node.heads, node)
         _rotate(frame, node.rope, node.k, node.kv_heads, node)
-    with b.scope(7) as registers:
-        head = _Head(*registers)
-        _past_lines(frame, head.past_lines, layout.codes)
+    layouts = [layout.keys] if layout.keys == layout.values else [layout.keys, layout.values]
+    with b.scope(6 + len(layouts)) as registers:
+        head = _Head(*(registers[:7] + registers[-1:]))
+        for register, rows in zip(registers[6:], layouts, strict=True):
+            _past_lines(frame, register, rows)
         for offset, register in enumerate((head.key_codes, head.key_scales, head.value_codes, head.value_scales)):
             frame.descriptor(register, frame.table.kv(index) + offset)
         b.set(head.query, 0)
@@ -114,9 +120,9 @@ def _overlapping(frame: Frame, node: Attention, head: _Head, layout: KvLayout, g
             _next_head(frame, node, head, layout, group)
 
         def end(scratch: AttentionScratch) -> None:
-            _context(frame, node, values, head.past_lines, layout, replace(tile, out=out), group, scratch)
+            _context(frame, node, values, head.past_values, layout, replace(tile, out=out), group, scratch)
             b.alu(AluFunction.ADD, out, out, group * node.head_dim)
-            b.alu(AluFunction.ADD, values, values, layout.head_codes)
+            b.alu(AluFunction.ADD, values, values, layout.head_values)
 
         begin(this)
         if pairs := (node.kv_heads - 1) // 2:
@@ -133,7 +139,7 @@ def _overlapping(frame: Frame, node: Attention, head: _Head, layout: KvLayout, g
 def _tile(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile, group: int) -> None:
     scratch = frame.buffers.attention[node.out]
     _begin(frame, node, head, layout, tile, group, scratch)
-    _context(frame, node, head.value_codes, head.past_lines, layout, tile, group, scratch)
+    _context(frame, node, head.value_codes, head.past_values, layout, tile, group, scratch)
 
 
 def _begin(
@@ -152,21 +158,23 @@ def _begin(
     rows = tile.once(frame.tokens)
     _quantise(frame, node.q, head.query, rows, group, node, scratch.queries, scratch.query_scales, 0, node.scale)
     _quantise(frame, node.k, head.key, rows, 1, node, scratch.keys, scratch.key_scales, POSITION, 1.0)
-    _store(frame, node, layout, rows, scratch.keys, scratch.key_scales, head.key_codes, head.key_scales)
+    _store(frame, node, layout.keys, rows, scratch.keys, head.key_codes)
+    _store_scales(frame, layout.scales, rows, scratch.key_scales, head.key_scales)
     _scores(frame, node, head, layout, tile, scratch)
     _load_scales(frame, scratch.value_scales, head.value_scales, layout, tile.once(past))
     rows = tile.once(frame.tokens)
     _quantise(frame, node.v, head.key, rows, 1, node, scratch.values, scratch.value_scales, POSITION, 1.0)
-    _store(frame, node, layout, rows, scratch.values, scratch.value_scales, head.value_codes, head.value_scales)
+    _store(frame, node, layout.values, rows, scratch.values, head.value_codes)
+    _store_scales(frame, layout.scales, rows, scratch.value_scales, head.value_scales)
 
 
 def _next_head(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: int) -> None:
     for register, step in (
         (head.query, group * node.head_dim),
         (head.key, node.head_dim),
-        (head.key_codes, layout.head_codes),
+        (head.key_codes, layout.head_keys),
         (head.key_scales, layout.head_scales),
-        (head.value_codes, layout.head_codes),
+        (head.value_codes, layout.head_values),
         (head.value_scales, layout.head_scales),
     ):
         frame.b.alu(AluFunction.ADD, register, register, step)
@@ -177,6 +185,8 @@ def _past_lines(frame: Frame, rd: int, codes: RowLayout) -> None:
     if codes.pack:
         frame.b.alu(AluFunction.ADD, rd, POSITION, (1 << codes.pack) - 1)
         frame.b.alu(AluFunction.SHR, rd, rd, codes.pack)
+        if codes.row_lines > 1:
+            frame.b.alu(AluFunction.MUL, rd, rd, codes.row_lines)
     else:
         frame.b.alu(AluFunction.MUL, rd, POSITION, codes.row_lines)
 
@@ -217,30 +227,24 @@ def _quantise(
         frame.emit(insn, [slot.region], [codes, scales])
 
 
-def _store(
-    frame: Frame,
-    node: Attention,
-    layout: KvLayout,
-    rows: Operand,
-    codes: Region,
-    scales: Region,
-    code_line: int,
-    scale_line: int,
-) -> None:
-    """Store the codes and scales of this pass's keys or values behind those of earlier ones."""
-    kv = Region(KV_SPACE, 0, 1)
+def _store(frame: Frame, node: Attention, layout: RowLayout, rows: Operand, codes: Region, line: int) -> None:
+    """Store the codes of this pass's keys or values behind those of earlier ones."""
     store = Store(
         buffer=Buffer.A, format=MemoryFormat.I8, address=Operand(0, codes.start), stride=words16(node.head_dim),
-        memory=Operand(code_line), row=Operand(POSITION), rows=rows, elements=Operand(0, node.head_dim),
-        pack=layout.codes.pack, row_lines=layout.codes.row_lines,
+        memory=Operand(line), row=Operand(POSITION), rows=rows, elements=Operand(0, node.head_dim),
+        pack=layout.pack, row_lines=layout.row_lines,
     )  # fmt: skip
-    frame.emit(store, [codes], [kv])
+    frame.emit(store, [codes], [Region(KV_SPACE, 0, 1)])
+
+
+def _store_scales(frame: Frame, layout: RowLayout, rows: Operand, scales: Region, line: int) -> None:
+    """Store the scales of this pass's keys or values behind those of earlier ones."""
     store = Store(
         buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(POSITION, scales.start), stride=1,
-        memory=Operand(scale_line), row=Operand(POSITION), rows=rows, elements=Operand(0, 1),
-        pack=layout.scales.pack, row_lines=layout.scales.row_lines,
+        memory=Operand(line), row=Operand(POSITION), rows=rows, elements=Operand(0, 1),
+        pack=layout.pack, row_lines=layout.row_lines,
     )  # fmt: skip
-    frame.emit(store, [scales], [kv])
+    frame.emit(store, [scales], [Region(KV_SPACE, 0, 1)])
 
 
 def _load_scales(frame: Frame, scales: Region, line: int, layout: KvLayout, rows: Operand) -> None:
@@ -325,7 +329,7 @@ def _scores(
 ) -> None:
     context = frame.plans.graph.max_context
     words = words16(node.head_dim)
-    frame.emit(stream_load(Operand(head.key_codes), Operand(head.past_lines)), [], [])
+    frame.emit(stream_load(Operand(head.key_codes), Operand(head.past_keys)), [], [])
     reads = [scratch.queries, scratch.query_scales, scratch.key_scales]
     for source in Source:
         now = source is Source.BUFFER
@@ -337,7 +341,7 @@ def _scores(
             scales=Operand(tile.row, scratch.query_scales.start),
             row_scales=Operand(first, scratch.key_scales.start),
             rows_at=Operand(0, scratch.keys.start if now else 0), rows_stride=words if now else 0,
-            pack=0 if now else layout.codes.pack, row_lines=1 if now else layout.codes.row_lines,
+            pack=0 if now else layout.keys.pack, row_lines=1 if now else layout.keys.row_lines,
         )  # fmt: skip
         frame.emit(insn, [*reads, scratch.keys] if now else reads, [scratch.scores])
     if node.soft_cap is not None:
@@ -377,7 +381,7 @@ def _context(
             first=Operand(POSITION if now else 0), out=Operand(tile.out, out.start), out_stride=out.stride, group=group,
             scales=Operand(0, scratch.row_constants.start),
             rows_at=Operand(0, scratch.values.start if now else 0), rows_stride=words if now else 0,
-            pack=0 if now else layout.codes.pack, row_lines=1 if now else layout.codes.row_lines,
+            pack=0 if now else layout.values.pack, row_lines=1 if now else layout.values.row_lines,
         )  # fmt: skip
         reads = [scratch.parts, scratch.values] if now else [scratch.parts]
         writes = [out.region] if now else []

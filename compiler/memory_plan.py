@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from catenary.isa import stream
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CompileError
 from catenary.isa.graph import Attention, Embed, Graph, Linear, Norm
-from catenary.isa.memory import MemoryMap, Range, RowLayout, row_layout
+from catenary.isa.memory import MemoryMap, Range, RowLayout, key_layout, row_layout
 from catenary.isa.opcodes import WORD_BYTES
 from catenary.isa.stream_layout import stream_layouts
 from catenary.isa.tensor_store import TensorRef
@@ -32,18 +33,32 @@ class KvLayout:
     """The KV cache of one attention node, in lines.
 
     Attributes:
-        codes: layout of the code rows of one KV head.
+        keys: layout of the keys' codes of one KV head.
+        values: layout of the values' codes of one KV head.
         scales: layout of the scales (rows of one float) of one KV head.
-        head_codes: lines of one KV head's codes, which is the step from head to head.
+        head_keys: lines of one KV head's keys, which is the step from head to head.
+        head_values: lines of one KV head's values.
         head_scales: lines of one KV head's scales.
-        layer: lines of one layer, keys and values together.
+        heads: KV heads.
     """
 
-    codes: RowLayout
+    keys: RowLayout
+    values: RowLayout
     scales: RowLayout
-    head_codes: int
+    head_keys: int
+    head_values: int
     head_scales: int
-    layer: int
+    heads: int
+
+    def starts(self, line: int) -> list[int]:
+        """Lines of K codes, K scales, V codes and V scales of a layer that begins at ``line``, and of its end."""
+        sizes = (self.head_keys, self.head_scales, self.head_values, self.head_scales)
+        return list(accumulate((self.heads * size for size in sizes), initial=line))
+
+    @property
+    def layer(self) -> int:
+        """Lines of one layer, keys and values together."""
+        return self.starts(0)[-1]
 
 
 @dataclass(frozen=True)
@@ -192,11 +207,9 @@ def plan_memory(
             for node in plan.attentions():
                 layout = _kv_layout(node, graph.max_context, config)
                 kv[plan.stage.name, node.out] = layout
-                half = layout.layer // 2
                 kv_words += range(len(words), len(words) + 4)
-                codes = node.kv_heads * layout.head_codes
-                words += [kv_used, kv_used + codes, kv_used + half, kv_used + half + codes]
-                kv_used += layout.layer
+                *starts, kv_used = layout.starts(kv_used)
+                words += starts
             done += 1
             progress(done / runs)
         first += table.words * plan.stage.repeat
@@ -278,9 +291,9 @@ def kv_bytes(graph: Graph, config: AcceleratorConfig) -> int:
 
 
 def _kv_layout(node: Attention, context: int, config: AcceleratorConfig) -> KvLayout:
-    codes, scales = row_layout(config, node.head_dim), row_layout(config, 4)
-    head_codes, head_scales = codes.lines(context), scales.lines(context)
-    return KvLayout(codes, scales, head_codes, head_scales, 2 * node.kv_heads * (head_codes + head_scales))
+    layouts = key_layout(config, node.head_dim), row_layout(config, node.head_dim), row_layout(config, 4)
+    keys, values, scales = (layout.lines(context) for layout in layouts)
+    return KvLayout(*layouts, keys, values, scales, node.kv_heads)
 
 
 def _place_matrices(

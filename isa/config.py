@@ -108,6 +108,17 @@ class AcceleratorConfig:
             raise ConfigError(f"N must be one of {KEPT_CHOICES}, not {kept}")
         return self.chains * self.chain_length // kept
 
+    @property
+    def groups(self) -> int:
+        """Groups of 16 lanes."""
+        return self.chains * self.chain_length // BLOCK
+
+    @property
+    def fill_groups(self) -> int:
+        """Groups that are written in one cycle: all of them in the cycles in which lines bring 4-bit codes for them."""
+        cycles = max(1, self.groups * (BLOCK // 2) // self.line_bytes)
+        return -(-self.groups // cycles)
+
     def context_rows(self, depth: int) -> int:
         """Query rows that one CONTEXT instruction serves: each channel of ``depth`` needs two accumulators a row.
 

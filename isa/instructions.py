@@ -78,7 +78,8 @@ class Load(_Transfer):
             for e in range(elements):
                 buffer[address + r * stride + e] = widen(mem[line][offset + e * format.bytes])
 
-    A row that spans lines continues in the next one. Into ``A`` the elements are bytes and ``stride`` counts 16-byte
+    Packed rows are not interleaved: there, ``row_lines`` does not count. A row that spans lines continues in the next
+    one. Into ``A`` the elements are bytes and ``stride`` counts 16-byte
     words; a row's last word is filled with zeros. Into ``W`` the format is LINES and the lines
     ``memory + row .. memory + row + rows - 1`` are pushed in order; the load finishes when the last line is pushed, and
     the FIFO holds it back while full.
@@ -91,6 +92,14 @@ class Load(_Transfer):
 @dataclass(frozen=True, kw_only=True)
 class Store(_Transfer):
     """Copy rows from ``V`` (as F32) or ``A`` (as I8) into memory; the mirror image of LD.
+
+    From ``A`` with ``pack`` > 0 and ``row_lines`` > 1, rows of ``16 * row_lines`` bytes are interleaved::
+
+        for r in range(rows):
+            p = row + r
+            for w in range(row_lines):
+                line, offset = memory + (p >> pack) * row_lines + w, (p & ((1 << pack) - 1)) * 16
+                mem[line][offset : offset + 16] = A[address + r * stride + w]
 
     Bytes of a line outside the rows keep their value (write strobes). The store finishes when memory has acknowledged.
     """
@@ -158,8 +167,10 @@ class Score(Instruction):
                 acc = sum(key[c] * A[act + t * act_stride][c] for c in range(depth))
                 V[out + t * out_stride + r] = (float(acc) * V[row_scales + r]) * V[scales + t]
 
-    Stream rows lie in lines as LD lays them out: ``1 << pack`` rows of ``depth`` bytes in a line if ``pack`` is not 0,
-    else one row in ``row_lines`` lines. The instruction consumes whole lines, even where ``tokens`` is 0.
+    Stream rows lie in lines as ST lays them out: one row in ``row_lines`` lines if ``pack`` is 0, else ``1 << pack``
+    rows of ``depth`` bytes in a line or, interleaved, in ``row_lines`` lines, 16 bytes of each row in a line. Of
+    interleaved rows an accelerator takes one ``pack`` only (``catenary.isa.memory.key_pack``). The instruction consumes
+    whole lines, even where ``tokens`` is 0, and of interleaved rows all ``row_lines`` lines that the last ones lie in.
     """
 
     opcode = Opcode.SCORE
@@ -204,7 +215,7 @@ class Context(Instruction):
     accumulators in each, 8 rows of 128 channels or 4 of 256 fit (``AcceleratorConfig.context_rows``). The accumulators
     live from the instruction that clears them to the one that emits: no other matrix instruction may come between, and
     all of them have the same ``tokens`` and ``depth``. ``group`` heads of one token lie side by side in its output row.
-    Rows from the stream are consumed as by SCORE.
+    Rows from the stream are consumed as by SCORE, but are never interleaved.
     """
 
     opcode = Opcode.CONTEXT

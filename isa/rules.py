@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import BitField, Operand, RegisterNumber
-from catenary.isa.instructions import INSTRUCTIONS, Context, Instruction, MatrixMatrix, Score
+from catenary.isa.instructions import INSTRUCTIONS, Context, Instruction, Load, MatrixMatrix, Score, Store
+from catenary.isa.memory import RowLayout, key_pack
 from catenary.isa.opcodes import KEY_LIMIT, Buffer, MemoryFormat, Opcode, Source, Units
 from catenary.isa.tensors import BLOCK
 
@@ -58,6 +59,16 @@ def consumes_stream(insn: Instruction) -> bool:
     return insn.opcode in (Opcode.MM, Opcode.MV)
 
 
+def interleaves(insn: Load | Store | Score | Context) -> bool:
+    """Whether the rows of ``insn`` in memory, or from the stream, are interleaved."""
+    return bool(insn.pack) and insn.row_lines > 1 and getattr(insn, "source", None) is not Source.BUFFER
+
+
+def insn_layout(insn: Load | Store | Score | Context, row_bytes: int) -> RowLayout:
+    """How rows of ``row_bytes`` bytes lie in memory, or come from the stream."""
+    return RowLayout(row_bytes, insn.pack, max(1, insn.row_lines) if insn.pack else insn.row_lines)
+
+
 _REGISTER_FIELDS = {
     (cls, written): tuple(f for f in cls.body if isinstance(f.kind, RegisterNumber) and f.kind.written is written)
     for cls in INSTRUCTIONS.values()
@@ -97,6 +108,25 @@ RULES: tuple[Rule, ...] = (
         "row_lines",
         "at least 1 for rows from the stream that are not packed",
         lambda i: i.row_lines >= 1 or i.pack or i.source is Source.BUFFER,
+    ),
+    Rule((Opcode.LD,), "row_lines", "at most 1 for packed rows", lambda i: not interleaves(i)),
+    Rule(
+        (Opcode.ST,),
+        "row_lines",
+        "at most 1 for packed rows of floats",
+        lambda i: not interleaves(i) or i.format is MemoryFormat.I8,
+    ),
+    Rule(
+        (Opcode.SCORE,),
+        "row_lines",
+        f"at most 1 or depth / {BLOCK} for packed rows from the stream",
+        lambda i: not interleaves(i) or i.row_lines * BLOCK == i.depth,
+    ),
+    Rule(
+        (Opcode.CONTEXT,),
+        "row_lines",
+        "at most 1 for packed rows from the stream",
+        lambda i: not interleaves(i),
     ),
     Rule((Opcode.CONTEXT,), "group", "at least 1", lambda i: i.group >= 1),
     Rule((Opcode.NORM, Opcode.QUANT), "elements", "at least 1", lambda i: i.elements >= 1),
@@ -202,8 +232,16 @@ def misfits(insn: Instruction, config: AcceleratorConfig) -> Iterator[str]:
         if tokens is not None and tokens > most:
             yield f"{owner}.tokens must be at most {most}, not {tokens}"
     pack, size_of_row = getattr(insn, "pack", 0), _row_bytes(insn)
-    if pack and size_of_row is not None and size_of_row << pack > config.line_bytes:
-        yield f"{owner}.pack must keep rows of {size_of_row} bytes within lines of {config.line_bytes}, not {pack}"
+    if isinstance(insn, Load | Store | Score | Context) and pack and size_of_row is not None:
+        lines = insn.row_lines if interleaves(insn) else 1
+        if size_of_row != lines * BLOCK and lines > 1:
+            yield f"{owner}.elements must be {lines * BLOCK} for rows interleaved in {lines} lines, not {size_of_row}"
+        elif size_of_row // lines << pack > config.line_bytes:
+            what = "rows" if lines == 1 else "pieces"
+            size = size_of_row // lines
+            yield f"{owner}.pack must keep {what} of {size} bytes within lines of {config.line_bytes}, not {pack}"
+        elif lines > 1 and isinstance(insn, Score) and pack != key_pack(config):
+            yield f"{owner}.pack must be {key_pack(config)} for interleaved rows, not {pack}"
     if isinstance(insn, Score | Context) and insn.source is Source.STREAM and not pack:
         needed = config.lines(insn.depth)
         if insn.row_lines < needed:

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, IntFlag
 
-from amaranth.hdl import Const, Module, Value
+from amaranth.hdl import Cat, Const, Module, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from catenary.hw.words import OPCODE_BITS, word_layout
 from catenary.isa.fields import REGISTER_BITS, Float32
 from catenary.isa.instructions import INSTRUCTIONS, Instruction
 from catenary.isa.opcodes import KEY_LIMIT, WORD_BITS, Buffer, MemoryFormat, Opcode, Source, Unit
 from catenary.isa.rules import LOAD_FORMATS, RULES, STORE_FORMATS, register_fields
+from catenary.isa.tensors import BLOCK
 
 MANTISSA_BITS = 23
 EXPONENT_BITS = 8
@@ -52,13 +54,24 @@ def _bad_depth(cls: type[Instruction], word: data.View) -> Value:
     return (word.depth == 0) | (word.depth > KEY_LIMIT if cls.opcode is Opcode.SCORE else 0)
 
 
+def _bad_row_lines(cls: type[Instruction], word: data.View) -> Value:
+    interleaves = (word.pack != 0) & (word.row_lines[1:] != 0)
+    if cls.opcode is Opcode.LD:
+        return interleaves
+    if cls.opcode is Opcode.ST:
+        return interleaves & (word.format != MemoryFormat.I8.value)
+    if cls.opcode is Opcode.SCORE:
+        interleaves &= Cat(Const(0, exact_log2(BLOCK)), word.row_lines) != word.depth
+    return (word.source == Source.STREAM.value) & (interleaves | ((word.row_lines == 0) & (word.pack == 0)))
+
+
 _BROKEN: Mapping[str, Check] = {
     "wait": lambda cls, word: _names_itself(word.wait, cls, word),
     "release": lambda cls, word: _names_itself(word.release, cls, word),
     "format": _format_mismatch,
     "tokens": lambda cls, word: (word.tokens.reg != 0) | (word.tokens.imm != 1),
     "depth": _bad_depth,
-    "row_lines": lambda cls, word: (word.row_lines == 0) & (word.pack == 0) & (word.source == Source.STREAM.value),
+    "row_lines": _bad_row_lines,
     "group": _is_zero("group"),
     "elements": _is_zero("elements"),
     "rotary": lambda cls, word: word.rotary[0] | (word.rotary > word.elements),

@@ -43,7 +43,7 @@ def lanes_of(config: AcceleratorConfig) -> int:
 
 def groups_of(config: AcceleratorConfig) -> int:
     """Groups of 16 lanes."""
-    return lanes_of(config) // BLOCK
+    return config.groups
 
 
 def sum_lane(row: int, level: int) -> int:
@@ -58,8 +58,7 @@ def tokens_of(config: AcceleratorConfig) -> int:
 
 def fill_groups(config: AcceleratorConfig) -> int:
     """Groups that are written in one cycle: all of a slot in the cycles in which its 4-bit codes can come."""
-    cycles = max(1, groups_of(config) * (BLOCK // 2) // config.line_bytes)
-    return -(-groups_of(config) // cycles)
+    return config.fill_groups
 
 
 def fill_rows(config: AcceleratorConfig) -> int:

@@ -13,6 +13,7 @@ from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Load
 from catenary.isa.opcodes import WORD_BYTES, MemoryFormat
+from catenary.isa.tensors import BLOCK
 
 TRANSFER = record_layout(Load)
 """The fields that LD and ST have in common; widths below are theirs."""
@@ -52,23 +53,28 @@ class RowLocator(wiring.Component):
 
     Parameters:
         config: the accelerator.
+        interleaves: rows with both ``pack`` and several ``row_lines`` are interleaved, 16 bytes of each in a line;
+            otherwise ``row_lines`` of packed rows do not count.
 
     Members:
         request: a region; at least one row.
         found: pulses when the lines are known; ``lines`` and the others stay until the next request.
         fault: pulses instead if rows do not fit in lines, or lie behind the end of memory.
         lines: the range of lines, gaps between rows included.
+        interleaved: the rows are.
         offset: bytes in the first line before the first row.
         slots: rows of the region that fit in the first line, from the first row on; 1 if ``pack`` is 0.
         per_line: rows in a line, ``1 << pack``.
         full: packed rows leave no gap at the end of a line.
     """
 
-    def __init__(self, config: AcceleratorConfig):
+    def __init__(self, config: AcceleratorConfig, *, interleaves: bool = False):
         self._config = config
+        self._interleaves = interleaves
         super().__init__(
             {
                 "request": In(stream.Signature(region_layout(config))),
+                "interleaved": Out(1),
                 "found": Out(1),
                 "fault": Out(1),
                 "lines": Out(range_layout(config.memory_lines)),
@@ -86,11 +92,17 @@ class RowLocator(wiring.Component):
         # One bit more than lines have, and than row + rows has, so that nothing is "behind the end" from the start.
         width = max(bits_for(lines) + 1, len(request.rows) + 1)
         first, count, row, rows = (Signal(width, name=name) for name in ("first", "count", "row", "rows"))
-        size = Signal.like(request.row_bytes)  # bytes of all rows in a line
+        size = Signal.like(request.row_bytes)  # bytes of all rows, or pieces of rows, in a line
         pack, row_lines = Signal.like(request.pack), Signal.like(request.row_lines)
         room = Signal(len(row_lines) + bits_for(line_bytes))
         low = row[0]
         memory = Signal(max(width, len(request.memory)))
+        packed, interleaved, uneven = request.pack != 0, Signal(), Signal()
+        bad_size = request.row_bytes != request.row_lines << exact_log2(BLOCK)
+        if self._interleaves:
+            m.d.comb += interleaved.eq(packed & (request.row_lines > 1))
+        if line_bytes < 2 * BLOCK:
+            bad_size = 1  # no line holds 16 bytes of two rows
 
         m.d.comb += [
             memory.eq(request.memory),
@@ -108,14 +120,16 @@ class RowLocator(wiring.Component):
                         count.eq(0),
                         row.eq(request.row),
                         rows.eq(request.rows),
-                        size.eq(request.row_bytes),
+                        size.eq(Mux(interleaved, BLOCK, request.row_bytes)),
+                        uneven.eq(interleaved & bad_size),
+                        self.interleaved.eq(interleaved & (line_bytes >= 2 * BLOCK)),
                         pack.eq(request.pack),
-                        row_lines.eq(Mux(request.pack != 0, 1, request.row_lines)),
+                        row_lines.eq(Mux(packed & ~interleaved, 1, request.row_lines)),
                         self.offset.eq(0),
                         self.slots.eq(1),
                         self.per_line.eq(1),
                     ]
-                    with m.If(request.pack != 0):
+                    with m.If(packed):
                         m.next = "PACK"
                     with m.Else():
                         m.next = "FIT"
@@ -127,7 +141,7 @@ class RowLocator(wiring.Component):
                     m.next = "MULTIPLY"
             with m.State("PACK"):
                 # row = row >> 1; rows = ceil((row % 2 + rows) / 2): in the end, lines before and lines in the range.
-                with m.If(size > line_bytes):
+                with m.If((size > line_bytes) | uneven):
                     m.d.comb += self.fault.eq(1)
                     m.next = "IDLE"
                 with m.Elif(pack == 0):

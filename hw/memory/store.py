@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,12 +18,14 @@ from catenary.hw.unit import UnitSignature
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.opcodes import MemoryFormat, Unit
 from catenary.isa.registers import ErrorCause
+from catenary.isa.tensors import BLOCK
 
 
 class StoreUnit(wiring.Component):
     """The core of the store unit.
 
-    ST as the instruction chapter defines it, except that the format alone decides between V and A. The lines of one
+    ST as the instruction chapter defines it, except that the format alone decides between V and A. Dispatch refuses
+    interleaved rows of floats. The lines of one
     instruction are one range; in gaps between rows no strobe is set.
 
     Apart from its bus masters, the unit is reset by ``abort``; no other reset may reach it while a program may still be
@@ -77,7 +79,7 @@ class StoreUnit(wiring.Component):
     def _unit(self, writer: LineWriter) -> Module:
         """Everything but the bus masters."""
         m = Module()
-        m.submodules.locator = locator = RowLocator(self._config)
+        m.submodules.locator = locator = RowLocator(self._config, interleaves=True)
         m.submodules.walker = walker = RowWalker(self._config, store_words(self._config))
         m.submodules.gather = gather = Gather(self._config)
         wiring.connect(m, walker.steps, gather.steps)
@@ -87,10 +89,20 @@ class StoreUnit(wiring.Component):
         insn, region = self.insn.payload.body.st, locator.request.payload
         walk = walker.walk
         codes = insn.format == MemoryFormat.I8.value
+
+        # Of interleaved rows each line is a walk over a word of each row of a block. Only in the first block may rows
+        # of others lie before them.
+        rows_left, block_rows = Signal.like(walk.rows), Signal.like(walk.rows)
+        row_lines, lines_left, later = Signal.like(insn.row_lines), Signal.like(insn.row_lines), Signal()
+        following = Signal.like(walk.address)  # first word of the next block
+        two_words, interleaved = self._config.line_bytes >= 2 * BLOCK, Signal()
         m.d.comb += [
-            walk.offset.eq(locator.offset),
-            walk.slots.eq(locator.slots),
+            interleaved.eq((insn.pack != 0) & (insn.row_lines > 1) if two_words else 0),
+            walk.offset.eq(Mux(later, 0, locator.offset)),
+            walk.slots.eq(Mux(later, locator.per_line, locator.slots)),
             walk.per_line.eq(locator.per_line),
+            block_rows.eq(Mux(rows_left < walk.slots, rows_left, walk.slots)),
+            walk.rows.eq(Mux(locator.interleaved, block_rows, rows_left)),
             region.memory.eq(insn.memory),
             region.row.eq(insn.row),
             region.rows.eq(insn.rows),
@@ -103,6 +115,7 @@ class StoreUnit(wiring.Component):
             gather.room.eq(writer.room),
         ]
 
+        copying = Signal()
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.insn.ready.eq(1)
@@ -111,10 +124,13 @@ class StoreUnit(wiring.Component):
                         walk.kind.eq(Mux(codes, Kind.CODES, Kind.F32)),
                         walk.address.eq(insn.address),
                         walk.stride.eq(insn.stride),
-                        walk.rows.eq(insn.rows),
-                        walk.row_bytes.eq(region.row_bytes),
+                        walk.row_bytes.eq(Mux(interleaved, BLOCK, region.row_bytes)),
                         walk.row_lines.eq(insn.row_lines),
                         walk.packed.eq(insn.pack != 0),
+                        rows_left.eq(insn.rows),
+                        row_lines.eq(insn.row_lines),
+                        lines_left.eq(insn.row_lines),
+                        later.eq(0),
                     ]
                     with m.If((insn.rows == 0) | (insn.elements == 0)):
                         m.next = "DONE"
@@ -129,10 +145,34 @@ class StoreUnit(wiring.Component):
             with m.State("ASK"):
                 m.d.comb += writer.command.valid.eq(1)
                 with m.If(writer.command.ready):
-                    m.d.comb += walker.start.eq(1)
-                    m.next = "COPY"
+                    m.next = "WALK"
+            with m.State("WALK"):
+                m.d.comb += walker.start.eq(1)
+                m.next = "COPY"
+                if two_words:
+                    with m.If(locator.interleaved):
+                        m.next = "LINE"
+            if two_words:
+                with m.State("LINE"):
+                    m.d.comb += copying.eq(1)
+                    with m.If(self.fault):
+                        m.next = "FAILED"
+                    with m.Elif(walker.final):
+                        m.d.sync += [walk.address.eq(walk.address + 1), lines_left.eq(lines_left - 1)]
+                        m.next = "WALK"
+                        with m.If(lines_left == row_lines):
+                            m.d.sync += following.eq(walker.following)
+                        with m.If(lines_left == 1):
+                            m.d.sync += [
+                                walk.address.eq(following),
+                                lines_left.eq(row_lines),
+                                rows_left.eq(rows_left - block_rows),
+                                later.eq(1),
+                            ]
+                            with m.If(rows_left == block_rows):
+                                m.next = "COPY"
             with m.State("COPY"):
-                m.d.comb += [self.stall.buffer.eq(gather.blocked), self.stall.memory.eq(~gather.blocked & ~writer.room)]
+                m.d.comb += copying.eq(1)
                 with m.If(self.fault):
                     m.next = "FAILED"
                 with m.Elif(walker.idle & gather.idle):
@@ -148,6 +188,8 @@ class StoreUnit(wiring.Component):
                 m.next = "IDLE"
             with m.State("FAILED"):
                 pass  # until abort
+        with m.If(copying):
+            m.d.comb += [self.stall.buffer.eq(gather.blocked), self.stall.memory.eq(~gather.blocked & ~writer.room)]
         m.d.comb += [
             self.fault.eq(locator.fault | gather.fault | writer.error),
             self.cause.eq(Mux(writer.error, ErrorCause.BUS_ERROR.value, ErrorCause.ADDRESS_RANGE.value)),

@@ -98,7 +98,7 @@ def walk_layout(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "kind": KIND_BITS,
-            "address": TRANSFER["address"].width,
+            "address": ADDRESS_BITS,
             "stride": TRANSFER["stride"].width,
             "rows": TRANSFER["rows"].width,
             "row_bytes": max(one_row, bits_for(code_bytes(config))),
@@ -127,6 +127,7 @@ class RowWalker(wiring.Component):
         steps: the steps.
         final: the step is the last one.
         idle: no step is left.
+        following: behind the last step, the word at which the next row would begin.
     """
 
     def __init__(self, config: AcceleratorConfig, kinds: Sequence[Words]):
@@ -140,6 +141,7 @@ class RowWalker(wiring.Component):
                 "steps": Out(stream.Signature(step_layout(self._piece))),
                 "final": Out(1),
                 "idle": Out(1),
+                "following": Out(ADDRESS_BITS),
             }
         )
 
@@ -200,6 +202,7 @@ class RowWalker(wiring.Component):
             advance.eq(active & (~self.steps.valid | self.steps.ready)),
             self.final.eq(~active),
             self.idle.eq(~active & ~self.steps.valid),
+            self.following.eq(row_address),
         ]
         with m.If(self.steps.ready):
             m.d.sync += self.steps.valid.eq(0)

@@ -7,6 +7,7 @@ from amaranth.lib import data, enum
 
 from catenary.hw.matrix.signatures import COLUMN_BITS, StepLayout, fill_groups, fill_rows
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.memory import key_pack
 from catenary.isa.stream_layout import BITS_CODES
 from catenary.isa.tensors import BLOCK
 
@@ -32,11 +33,14 @@ def wide_turns(config: AcceleratorConfig) -> int:
     return -(-fill_groups(config) // wide_groups(config))
 
 
-def strides_of(config: AcceleratorConfig) -> dict[int, int]:
-    """Words of 16 bytes in a key, and how many such keys can fill one group each in the same cycle."""
-    wide = wide_groups(config)
-    strides = [1 << power for power in range(wide.bit_length() - 1)]
-    return {stride: 1 << (wide // stride).bit_length() - 1 for stride in strides}
+def key_shifts(config: AcceleratorConfig) -> list[int]:
+    """By how many groups words of interleaved keys are shifted on, round a turn, to the groups that they fill.
+
+    The keys of a line begin at a multiple of their number in a tile write; 0 comes first.
+    """
+    keys = 1 << key_pack(config)
+    places = range(0, fill_groups(config) - keys + 1, keys)
+    return sorted({place % wide_groups(config) for place in places})
 
 
 class CellLayout(data.StructLayout):

@@ -144,7 +144,7 @@ class StreamFront(wiring.Component):
             aligner.load.eq(funnel.load),
             aligner.window.eq(gearbox.head.window),
             aligner.skew.eq(funnel.skew),
-            aligner.stride.eq(funnel.port.stride),
+            aligner.shift.eq(funnel.port.shift),
             aligner.load_word.eq(rows.word_valid),
             aligner.word.eq(rows.word),
             funnel.busy.eq(aligner.busy),

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import CODE_BITS
-from catenary.hw.stream.cell import strides_of, wide_groups
+from catenary.hw.stream.cell import key_shifts, wide_groups
 from catenary.hw.stream.gearbox import UNIT_BITS, HeadSignature, atom_units, drop_units, take_bits, window_units
 from catenary.isa.config import AcceleratorConfig
+from catenary.isa.memory import key_pack
 from catenary.isa.tensors import BLOCK
 
 ROW_BITS = BLOCK * CODE_BITS
@@ -31,11 +32,10 @@ class FunnelSignature(wiring.Signature):
         ready: what ``size``, ``pads`` or ``skip`` asks for is there; for a take, that the one before it is aligned.
         truncated: a load ends in the midst of it or, unless ``begin`` is set, before it.
         take: remove the bits and align them; only when ``ready``.
-        first_only: of rows, ``take`` removes only the first 16 bytes.
-        stride: of rows, which of :func:`~catenary.hw.stream.cell.strides_of` the words that are wanted have; 0 = none.
+        line: of rows, ``take`` removes what is left of the line, too.
+        shift: of rows, which of :func:`~catenary.hw.stream.cell.key_shifts` the words that are wanted take.
         units: units, whole or not, that what is wanted lies in.
         dropped: whole units that are used up.
-        whole: the next bit is the first of a unit.
         skip: go on to the next line when the rest of this one is there.
         mid_line: the next bit is not the first of its line.
         settled: ``mid_line`` is valid.
@@ -53,11 +53,10 @@ class FunnelSignature(wiring.Signature):
                 "ready": In(1),
                 "truncated": In(1),
                 "take": Out(1),
-                "first_only": Out(1),
-                "stride": Out(range(len(strides_of(config)) + 1)),
+                "line": Out(1),
+                "shift": Out(range(len(key_shifts(config)))),
                 "units": In(units),
                 "dropped": In(units),
-                "whole": In(1),
                 "skip": Out(1),
                 "mid_line": In(1),
                 "settled": In(1),
@@ -78,7 +77,7 @@ class Aligner(wiring.Component):
         load: take ``window``.
         window: of the gearbox.
         skew: bits to shift it by.
-        stride: see :class:`FunnelSignature`.
+        shift: see :class:`FunnelSignature`.
         load_word: take ``word``, which is aligned.
         word: 16 codes of a row.
         data: aligned bits.
@@ -93,7 +92,7 @@ class Aligner(wiring.Component):
                 "load": In(1),
                 "window": In(window_units(config) * UNIT_BITS),
                 "skew": In(range(UNIT_BITS)),
-                "stride": In(range(len(strides_of(config)) + 1)),
+                "shift": In(range(len(key_shifts(config)))),
                 "load_word": In(1),
                 "word": In(ROW_BITS),
                 "data": Out(take_bits(config)),
@@ -118,12 +117,12 @@ class Aligner(wiring.Component):
             m.d.sync += full.eq(0)
         with m.If(self.load):
             m.d.sync += [held.eq(self.window), left.eq(self.skew)]
-            words = [self.window.word_select(place, ROW_BITS) for place in range(wide_groups(self._config))]
-            with m.Switch(self.stride):
-                for number, (stride, keys) in enumerate(strides_of(self._config).items(), 1):
-                    with m.Case(number):
-                        spread = [words[place % keys * stride] for place in range(len(words))]
-                        m.d.sync += held[: ROW_BITS * len(words)].eq(Cat(spread))
+            wide, keys = wide_groups(self._config), 1 << key_pack(self._config)
+            for number, shift in enumerate(key_shifts(self._config)[1:], 1):
+                with m.If(self.shift == number):
+                    for word in range(keys):
+                        place = (word + shift) % wide
+                        m.d.sync += held.word_select(place, ROW_BITS).eq(self.window.word_select(word, ROW_BITS))
         with m.Elif(self.load_word):
             m.d.sync += held[:ROW_BITS].eq(self.word)
         with m.Elif(skewed):
@@ -172,7 +171,7 @@ class Funnel(wiring.Component):
             reached.eq(self._in_atom(begun + touched)),
             over.eq(Mux(reached == 0, 0, self._atom - reached)),
             head.need.eq(touched),
-            dropped.eq(Mux(port.first_only, ROW_BITS // UNIT_BITS, end // UNIT_BITS)),
+            dropped.eq(Mux(port.line, head.rest, end // UNIT_BITS)),
         ]
         with m.If(port.pads):
             m.d.comb += [head.need.eq(touched + over), dropped.eq(touched + over)]
@@ -185,7 +184,6 @@ class Funnel(wiring.Component):
             port.dropped.eq(dropped),
             port.ready.eq(head.there & ~self.busy),
             port.truncated.eq(head.settled & ((at_load & ~port.begin) | head.load_ends)),
-            port.whole.eq(skew == 0),
             port.mid_line.eq(head.mid_line | (skew != 0)),
             port.settled.eq(head.settled),
             port.padding.eq(head.line_last & (head.window[:8] == 0)),

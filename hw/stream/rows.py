@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import A_ADDRESS_BITS, A_LATENCY, CODE_BITS, ARead
 from catenary.hw.matrix.signatures import fill_groups, groups_of, tile_slots
-from catenary.hw.stream.cell import CellLayout, Select, strides_of, wide_groups
+from catenary.hw.stream.cell import CellLayout, Select, key_shifts, wide_groups
 from catenary.hw.stream.funnel import ROW_BITS, FunnelSignature
 from catenary.hw.stream.gearbox import line_units
 from catenary.hw.stream.products import times
 from catenary.hw.words import record_layout
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.instructions import Context
+from catenary.isa.memory import key_pack
 from catenary.isa.opcodes import Source
 from catenary.isa.stream_layout import BITS_CODES
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES
@@ -28,11 +29,11 @@ class RowReader(wiring.Component):
     """Cuts rows into cells.
 
     A key of SCORE fills one group of lanes in ``ceil(depth / 16)`` slots, and as many keys as there are groups make a
-    tile. A value row of CONTEXT fills one slot, or one per turn if it has more channels than there are lanes.
+    tile; of interleaved keys, as many whole blocks as fit. A value row of CONTEXT fills one slot, or one per turn if it
+    has more channels than there are lanes.
 
     A cell has 16 bytes, or more where the stream and the tile writes are wide: of a value row as much as a tile write
-    takes of 8-bit codes; of keys that follow one another without gaps, and whose words are a power of two, one word
-    each of as many keys as one take reaches.
+    takes of 8-bit codes; of interleaved keys all that a line holds, 16 bytes of each key of a block.
 
     Parameters:
         config: the accelerator.
@@ -52,7 +53,7 @@ class RowReader(wiring.Component):
         waiting_buffer: it waits for A.
         funnel: the stream.
         a_read: A.
-        bank_claim: a tile of SCORE wants a bank.
+        bank_claim: a tile of SCORE wants a bank, which it needs when its first slot is complete.
         bank_given: it has ``bank`` from now on.
         bank: of accumulators.
         fresh: the sum of CONTEXT is still zero.
@@ -107,13 +108,13 @@ class RowReader(wiring.Component):
         from_stream = self.source == Source.STREAM.value
 
         # Position: rows left, bytes left of this row, word of 16 bytes in it, group of lanes, and where that is.
-        fill, wide = fill_groups(self._config), wide_groups(self._config)
+        fill, wide, pack = fill_groups(self._config), wide_groups(self._config), key_pack(self._config)
         rows_left, depth_left = Signal.like(self.rows), Signal.like(self.depth)
         word, group = Signal(range(-(-(1 << len(self.depth)) // BLOCK))), Signal(range(groups))
         row, at = Signal.like(cell.row), Signal(range(fill))  # of the tile write, and the group in it
         turn_part = Signal(range(self._config.mm_tokens + 1))
         step_groups = Signal(range(wide + 1))  # groups that are done with this cell, or with this row of SCORE
-        keys = Signal(range(wide + 1))
+        keys, interleaved, malformed = Signal(range(wide + 1)), Signal(), Signal()
         groups_end = Signal()
         limit = Signal(range(wide * BLOCK + 1))
         row_ends = depth_left <= limit
@@ -138,13 +139,14 @@ class RowReader(wiring.Component):
         # How much a cell takes.
         m.d.comb += [
             keys.eq(1),
+            interleaved.eq(0),
+            malformed.eq(from_stream & (self.pack != 0) & (self.row_lines > 1) & ~interleaved),
             limit.eq(BLOCK),
             step_groups.eq(1),
             groups_end.eq(group == groups - 1),
             funnel.size.eq(count << 3),
         ]
         if wide > 1:
-            strides = strides_of(self._config)
             usual = Signal.like(step_groups)  # the last turn of a tile write is shorter, and the last tile write
             m.d.comb += usual.eq(Mux(at >= fill // wide * wide, fill % wide, wide))
             with m.If(self.context & from_stream):
@@ -152,23 +154,23 @@ class RowReader(wiring.Component):
                 with m.If(group + usual >= groups):
                     m.d.comb += [step_groups.eq(groups - group), groups_end.eq(1)]
                 m.d.comb += limit.eq(step_groups << exact_log2(BLOCK))
-            for number, (stride, most) in enumerate(strides.items(), 1):
-                legal = [
-                    place
-                    for place in range(fill)
-                    if place % wide % most == 0 and place % wide + most <= wide and place + most <= fill
+        if pack:
+            # Line by line: a word of each key of a block. Keys of one word that fill their lines are no different.
+            most, shifts = 1 << pack, key_shifts(self._config)
+            whole = self.depth == Cat(Const(0, exact_log2(BLOCK)), self.row_lines)
+            m.d.comb += interleaved.eq(from_stream & ~self.context & (self.pack == pack) & whole)
+            with m.If(interleaved):
+                m.d.comb += [
+                    keys.eq(Mux(rows_left < most, rows_left, most)),
+                    step_groups.eq(keys),
+                    groups_end.eq(group + 2 * most > groups),
+                    funnel.size.eq(most * ROW_BITS),
+                    funnel.line.eq(1),
                 ]
-                fits = (self.depth == stride * BLOCK) & (rows_left >= most) & (in_line + most <= line_rows)
-                there = Cat(at == place for place in legal).any() & (group <= groups - most)
-                with m.If(from_stream & ~self.context & fits & there & funnel.whole):
-                    m.d.comb += [
-                        keys.eq(most),
-                        step_groups.eq(most),
-                        groups_end.eq(group == groups - most),
-                        funnel.size.eq(((most - 1) * stride + 1) * ROW_BITS),
-                        funnel.stride.eq(number),
-                        funnel.first_only.eq(~row_ends),
-                    ]
+                with m.Switch(at):
+                    for place in range(0, fill - most + 1, most):
+                        with m.Case(place):
+                            m.d.comb += funnel.shift.eq(shifts.index(place % wide))
 
         # CONTEXT: byte of the activations that a value row is multiplied with.
         byte = Signal(len(self.first) + 1)
@@ -183,7 +185,7 @@ class RowReader(wiring.Component):
             cell.mask.eq(Cat((at <= place) & (place < at + step_groups) for place in range(fill)) if fill > 1 else 1),
             cell.count.eq(count),
             cell.each.eq(~many),
-            cell.repeat.eq(~many & (keys == 1)),
+            cell.repeat.eq(~many & ~interleaved),
             cell.bits.eq(BITS_CODES.index(CODE_BITS)),
             step.bank.eq(self.bank),
         ]
@@ -210,11 +212,10 @@ class RowReader(wiring.Component):
                 step.rows.eq(group + keys),
             ]
 
-        new_slot, new_tile, begun = Signal(), Signal(), Signal()
-        room, go = Signal(), Signal()
+        new_slot, begun = Signal(), Signal()
+        has_bank, room, go = Signal(), Signal(), Signal()
         m.d.comb += [
             new_slot.eq(~self.idle_lanes & (group == 0)),
-            new_tile.eq(~self.idle_lanes & ~self.context & (group == 0) & (word == 0)),
             funnel.begin.eq(~begun),
             self.slot_claim.eq(go & new_slot),
         ]
@@ -222,6 +223,7 @@ class RowReader(wiring.Component):
             with m.State("IDLE"), m.If(self.start):
                 m.d.sync += [
                     begun.eq(0),
+                    has_bank.eq(0),
                     rows_left.eq(self.rows),
                     depth_left.eq(self.depth),
                     units_left.eq(unit_size),
@@ -237,19 +239,23 @@ class RowReader(wiring.Component):
                 m.next = "BETWEEN"
 
             with m.State("BETWEEN"):
-                m.d.comb += self.bank_claim.eq(new_tile & (rows_left != 0))
                 with m.If(rows_left == 0):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
                 with m.Elif(from_stream & ~begun & ~funnel.settled):
                     pass
-                with m.Elif(from_stream & ~begun & funnel.mid_line):
+                with m.Elif(malformed | (from_stream & ~begun & funnel.mid_line)):
                     m.next = "BAD"
-                with m.Elif(~new_tile | self.bank_given):
+                with m.Else():
                     m.next = "ROW"
 
             with m.State("ROW"):
-                m.d.comb += room.eq(~new_slot | self.slot_free)
+                m.d.comb += [
+                    self.bank_claim.eq(~self.idle_lanes & ~self.context & ~has_bank),
+                    room.eq((~new_slot | self.slot_free) & ~(self.bank_claim & cell.push)),
+                ]
+                with m.If(self.bank_given):
+                    m.d.sync += has_bank.eq(1)
                 with m.If(from_stream):
                     with m.If(funnel.truncated | (funnel.units > units_left)):
                         m.next = "BAD"
@@ -275,9 +281,10 @@ class RowReader(wiring.Component):
                     m.d.sync += [
                         begun.eq(1),
                         depth_left.eq(depth_left - limit),
-                        units_left.eq(units_left - funnel.dropped),
                         word.eq(word + 1),
                     ]
+                    with m.If(~interleaved):
+                        m.d.sync += units_left.eq(units_left - funnel.dropped)
                     m.d.comb += next_group.eq(self.context)
                     with m.If(self.slot_claim & (word == 0)):
                         m.d.sync += first_slot.eq(self.slot)
@@ -303,7 +310,13 @@ class RowReader(wiring.Component):
                     with m.If(at + step_groups == fill):
                         m.d.sync += [at.eq(0), row.eq(row + 1)]
                     with m.If(Mux(self.context, turn_ends, tile_ends)):
-                        m.d.sync += [group.eq(0), at.eq(0), row.eq(0), turn_part.eq(turn_part + self.parts)]
+                        m.d.sync += [
+                            has_bank.eq(0),
+                            group.eq(0),
+                            at.eq(0),
+                            row.eq(0),
+                            turn_part.eq(turn_part + self.parts),
+                        ]
                         with m.If(row_ends):
                             m.d.sync += turn_part.eq(0)
 

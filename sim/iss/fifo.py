@@ -19,7 +19,7 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ExecutionError, ProgramError
 from catenary.isa.memory import RowLayout
 from catenary.sim import arith
-from catenary.sim.iss.hazards import LastLine
+from catenary.sim.iss.hazards import LoadedLines
 
 WEIGHT_CACHE_BYTES = 6 << 30
 """Expanded weights (four bytes each) that one machine keeps."""
@@ -32,7 +32,7 @@ class _Chunk:
     line: int
     data: NDArray[np.uint8]
     size: int
-    last: LastLine | None
+    loaded: LoadedLines | None
     offset: int = 0
 
 
@@ -68,11 +68,11 @@ class StreamFifo:
         self._cached_bytes = 0
         self._cached = (0, 0)  # no expanded weights lie outside these bytes of memory
         self.held_lines = 0
-        self.on_last_line: Callable[[LastLine, int], None] = lambda last, used: None
+        self.on_taken: Callable[[LoadedLines, int, int, int, int], None] = lambda *lines: None
 
-    def push(self, line: int, lines: NDArray[np.uint8], last: LastLine | None) -> None:
+    def push(self, line: int, lines: NDArray[np.uint8], loaded: LoadedLines | None) -> None:
         """Append the lines of one load, at least one, which begin at memory line ``line``."""
-        self._chunks.append(_Chunk(line, lines.reshape(-1), lines.size, last))
+        self._chunks.append(_Chunk(line, lines.reshape(-1), lines.size, loaded))
         self.held_lines += lines.shape[0]
 
     def take_rows(self, layout: RowLayout, count: int) -> NDArray[np.int8]:
@@ -89,7 +89,7 @@ class StreamFifo:
             left = chunk.size - chunk.offset
             raise ExecutionError(f"Stream must hold {nbytes} bytes of rows from a line on, not {left}")
         lines = chunk.data[chunk.offset : chunk.offset + nbytes].reshape(-1, self._line_bytes)
-        self._advance(chunk, nbytes, layout.last_line_bytes(count, self._line_bytes))
+        self._advance(chunk, nbytes, *layout.tail(count, self._line_bytes))
         return layout.gather(lines, count).view(np.int8)
 
     def take_weights(self, depth: int, rows: int) -> StreamWeights:
@@ -106,7 +106,7 @@ class StreamFifo:
             self._remember(key, known)
         else:
             self._cache.move_to_end(key)
-        self._advance(chunk, known[0].consumed, self._line_bytes)
+        self._advance(chunk, known[0].consumed, 0, 0)
         return known[0]
 
     def finish(self) -> None:
@@ -152,10 +152,11 @@ class StreamFifo:
         chunk = self._chunks.popleft()
         self.held_lines -= -(-(chunk.size - chunk.offset) // self._line_bytes)
 
-    def _advance(self, chunk: _Chunk, nbytes: int, used: int) -> None:
-        """Take ``nbytes`` bytes, of whose last line ``used`` count."""
-        if chunk.last is not None and chunk.offset + nbytes > chunk.size - self._line_bytes:
-            self.on_last_line(chunk.last, used)
+    def _advance(self, chunk: _Chunk, nbytes: int, tail: int, used: int) -> None:
+        """Take ``nbytes`` bytes, of whose last ``tail`` lines ``used`` bytes each count."""
+        if chunk.loaded is not None and nbytes:
+            first, end = chunk.offset // self._line_bytes, -(-(chunk.offset + nbytes) // self._line_bytes)
+            self.on_taken(chunk.loaded, chunk.line + first, end - first, tail, used)
         before = -(-(chunk.size - chunk.offset) // self._line_bytes)
         chunk.offset += nbytes
         self.held_lines -= before - -(-(chunk.size - chunk.offset) // self._line_bytes)

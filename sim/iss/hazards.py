@@ -22,18 +22,19 @@ Clock = list[int]
 
 
 @dataclass(frozen=True)
-class LastLine:
-    """The last line of a stream load, and what the load unit knew: how much of it counts is seen when it is taken."""
+class LoadedLines:
+    """What a unit knew when it loaded lines: how much of the last ones counts may only be seen when they are taken."""
 
-    line: int
+    unit: Unit
     clock: Clock
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A line of which a unit has written the bytes from ``first`` on, at its time ``time``."""
+    """Lines of each of which a unit has written the bytes from ``first`` on, at its time ``time``."""
 
     line: int
+    lines: int
     first: int
     unit: Unit
     time: int
@@ -101,54 +102,38 @@ class Hazards:
             self._conflict(self._reads[name], name, "overwritten", start, stride, rows, words)
             _view(self._writes[name][self._unit], start, stride, rows, words)[...] = self._now()
 
-    def load_lines(self, line: int, lines: int, used: int | None) -> LastLine | None:
-        """The current unit reads lines of memory.
-
-        Args:
-            line: the first line.
-            lines: at least 1.
-            used: bytes of the last line that count; ``None`` if that depends on what is taken out of the stream FIFO.
+    def load_lines(self, line: int, lines: int) -> LoadedLines | None:
+        """The current unit reads ``lines`` lines of memory, at least one.
 
         Returns:
-            What :meth:`use_last_line` needs to check the last line, if ``used`` is ``None``.
+            What :meth:`use_lines` needs when it is known how much of them counts; ``None`` if the detector is off.
 
         Raises:
             ExecutionError: another unit's write is not known to have finished.
         """
         if not self.enabled:
             return None
-        self._check_lines(line, lines - 1)
+        self._conflict(self._writes["memory"], "memory", "read", line, lines, 1, lines)
         _view(self._reads["memory"][self._unit], line, lines, 1, lines)[...] = self._now()
-        last = LastLine(line + lines - 1, list(self._clocks[self._unit]))
-        if used is None:
-            return last
-        self.use_last_line(last, used)
-        return None
+        return LoadedLines(self._unit, list(self._clocks[self._unit]))
 
-    def use_last_line(self, last: LastLine, used: int) -> None:
-        """The first ``used`` bytes of a line are used as the load found them.
+    def use_lines(self, loaded: LoadedLines | None, line: int, lines: int, tail: int, used: int) -> None:
+        """Lines are used as a load found them: all their bytes, but of the last ``tail`` only the first ``used`` each.
 
         Raises:
-            ExecutionError: another unit's write was not known to have finished when the line was loaded.
+            ExecutionError: another unit's write was not known to have finished when they were loaded.
         """
-        for other in Unit:
-            if int(self._writes["memory"][other].data[last.line]) > last.clock[other]:
-                raise _missing("memory", last.line, "read", Unit.LOAD, other)
-        for part in self._parts:
-            if part.line == last.line and part.first < used and part.time > last.clock[part.unit]:
-                raise _missing("memory", last.line, "read", Unit.LOAD, part.unit)
-
-    def _check_lines(self, line: int, lines: int) -> None:
-        if not lines:
+        if loaded is None:
             return
-        self._conflict(self._writes["memory"], "memory", "read", line, lines, 1, lines)
-        known = self._clocks[self._unit]
+        whole = line + lines - tail
         for part in self._parts:
-            if line <= part.line < line + lines and part.time > known[part.unit]:
-                raise _missing("memory", part.line, "read", self._unit, part.unit)
+            if part.line < line + lines and line < part.line + part.lines and part.time > loaded.clock[part.unit]:
+                place = max(line, part.line)
+                if place < whole or part.first < used:
+                    raise _missing("memory", place, "read", loaded.unit, part.unit)
 
-    def store_lines(self, line: int, lines: int, first: int) -> None:
-        """The current unit writes lines of memory, the first of them from byte ``first`` on.
+    def store_lines(self, line: int, lines: int, shared: int, first: int) -> None:
+        """The current unit writes lines of memory, the first ``shared`` of them from byte ``first`` on.
 
         Rows of one line may be stored while their neighbours are loaded: they are different bytes.
 
@@ -157,10 +142,9 @@ class Hazards:
         """
         if not self.enabled:
             return
-        shared = 1 if first else 0
         self._conflict(self._writes["memory"], "memory", "overwritten", line, lines, 1, lines)
         if shared:
-            self._parts.append(_Part(line, first, self._unit, self._now()))
+            self._parts.append(_Part(line, shared, first, self._unit, self._now()))
         if lines > shared:
             start, count = line + shared, lines - shared
             self._conflict(self._reads["memory"], "memory", "overwritten", start, count, 1, count)

@@ -124,7 +124,7 @@ class Machine:
         self.memory = Memory(config, memory_lines)
         self.storage = Storage.of(config, self.memory, check_hazards)
         self.memory.on_write = self.storage.fifo.forget
-        self.storage.fifo.on_last_line = self.storage.hazards.use_last_line
+        self.storage.fifo.on_taken = self.storage.hazards.use_lines
         self._context = ContextAccumulators()
         self._argmax = vector.RunningArgmax()
         self._code: list[_Decoded] = []

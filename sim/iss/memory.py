@@ -110,15 +110,16 @@ class Memory:
         last, _ = layout.locate(first + rows.shape[0] - 1)
         count = line + last + layout.row_lines - low
         self._check(low, count)
-        per_line = 1 << layout.pack
-        skip = first & (per_line - 1)
-        if rows.shape[0] == 1 or per_line * layout.row_bytes == layout.row_lines * self.line_bytes:
+        mask = (1 << layout.pack) - 1
+        skip = first & mask
+        whole = layout.row_lines == 1 or not layout.pack  # a row's bytes lie side by side
+        if whole and (rows.shape[0] == 1 or layout.row_bytes << layout.pack == layout.row_lines * self.line_bytes):
             start = low * self.line_bytes + skip * layout.row_bytes  # no gaps between rows
             self._bytes[start : start + rows.size] = rows.ravel()
         elif layout.pack:
-            flat = self.data[low : low + count, : per_line * layout.row_bytes]
             index = np.arange(skip, skip + rows.shape[0])
-            flat.reshape(count, per_line, layout.row_bytes)[index >> layout.pack, index & (per_line - 1)] = rows
+            pieces = rows.reshape(rows.shape[0], layout.row_lines, layout.piece_bytes)
+            layout.pieces(self.data[low : low + count])[index >> layout.pack, :, index & mask] = pieces
         else:
             self.data[low : low + count].reshape(rows.shape[0], -1)[:, : layout.row_bytes] = rows
         self.traffic.add(self.traffic.written, self.kind(low), rows.size)

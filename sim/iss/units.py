@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import ExecutionError
 from catenary.isa.instructions import Context, Load, MatrixMatrix, MatrixVector, Score, Store
-from catenary.isa.memory import RowLayout
+from catenary.isa.memory import RowLayout, key_pack
 from catenary.isa.opcodes import Buffer, MemoryFormat, Source
+from catenary.isa.rules import insn_layout, interleaves
 from catenary.isa.tensors import BLOCK, FloatFormat, widen
 from catenary.sim import arith
 from catenary.sim.iss.buffers import RowBuffer
@@ -134,8 +135,8 @@ def load(s: Storage, insn: Load) -> Executor:
         first, count, skip = _located(layout, row, rows)
         data = s.memory.fetch(memory + first, count, stream=False)
         if s.hazards.enabled:
-            used = layout.last_line_bytes(skip + rows, s.memory.line_bytes)
-            s.hazards.load_lines(memory + first, count, used)
+            loaded = s.hazards.load_lines(memory + first, count)
+            s.hazards.use_lines(loaded, memory + first, count, *layout.tail(skip + rows, s.memory.line_bytes))
         put(address, layout.gather(data, skip + rows)[skip:], elements)
 
     return run
@@ -148,7 +149,7 @@ def _load_stream(s: Storage, insn: Load) -> Executor:
         memory, row, rows = values()
         if rows:
             data = s.memory.fetch(memory + row, rows, stream=True)
-            s.fifo.push(memory + row, data, s.hazards.load_lines(memory + row, rows, None))
+            s.fifo.push(memory + row, data, s.hazards.load_lines(memory + row, rows))
 
     return run
 
@@ -194,7 +195,8 @@ def store(s: Storage, insn: Store) -> Executor:
         s.memory.store(memory, layout, row, _bytes(read(address, insn.stride, rows, elements)))
         if s.hazards.enabled:
             first, count, skip = _located(layout, row, rows)
-            s.hazards.store_lines(memory + first, count, skip * layout.row_bytes)
+            shared = layout.row_lines if skip else 0
+            s.hazards.store_lines(memory + first, count, shared, skip * layout.piece_bytes)
 
     return run
 
@@ -211,10 +213,16 @@ def _layouts(s: Storage, insn: Load | Store) -> Callable[[int], RowLayout]:
 
     @cache
     def layout_of(elements: int) -> RowLayout:
-        layout = RowLayout(elements * insn.format.bytes, insn.pack, 1 if insn.pack else insn.row_lines)
+        layout = insn_layout(insn, elements * insn.format.bytes)
+        if interleaves(insn) and layout.row_bytes != BLOCK * layout.row_lines:
+            wanted = BLOCK * layout.row_lines
+            raise ExecutionError(
+                f"Rows interleaved in {layout.row_lines} lines must have {wanted} bytes, not {layout.row_bytes}"
+            )
         room = s.memory.line_bytes if layout.pack else layout.row_lines * s.memory.line_bytes
-        if layout.row_bytes << layout.pack > room:
-            raise ExecutionError(f"Rows must fit in {room} bytes of lines, not need {layout.row_bytes << layout.pack}")
+        if layout.piece_bytes << layout.pack > room:
+            needed = layout.piece_bytes << layout.pack
+            raise ExecutionError(f"Rows must fit in {room} bytes of lines, not need {needed}")
         return layout
 
     return layout_of
@@ -249,8 +257,14 @@ def linear(s: Storage, insn: MatrixMatrix | MatrixVector) -> Executor:
 def _rows_of(s: Storage, insn: Score | Context) -> Callable[[int], NDArray[np.int8]]:
     """What takes so many rows of keys or values, int8 [rows, depth], from where the instruction has them."""
     if insn.source is Source.STREAM:
-        layout = RowLayout(insn.depth, insn.pack, 1 if insn.pack else insn.row_lines)
-        return lambda rows: s.fifo.take_rows(layout, rows)
+        layout, pack = insn_layout(insn, insn.depth), key_pack(s.config)
+
+        def take(rows: int) -> NDArray[np.int8]:
+            if interleaves(insn) and insn.pack != pack:
+                raise ExecutionError(f"Interleaved rows from the stream must have pack {pack}, not {insn.pack}")
+            return s.fifo.take_rows(layout, rows)
+
+        return take
     values = s.scalars.reader(insn.rows_at)
     return lambda rows: s.read_a(values()[0], insn.rows_stride, rows, insn.depth)
 

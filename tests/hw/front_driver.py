@@ -266,16 +266,17 @@ def rebuild(result, depth):
     return Rebuilt(np.concatenate(matrix), np.concatenate(scales), biases, np.concatenate(sums), slots)
 
 
-def key_rows(result, rows, depth, config):
-    """Keys int8 [rows, depth] that SCORE handed over."""
+def key_rows(result, rows, depth, config, most=None):
+    """Keys int8 [rows, depth] that SCORE handed over; ``most`` in a tile, by default as many as there are groups."""
     groups, keys, tile = groups_of(config), [], []
+    most = most or groups
     for step in result.steps:
         assert step.first == (not tile)
         assert (step.act_word, step.kept, step.part_base) == (len(tile), 4, 0)
-        assert (step.index.reshape(-1, BLOCK)[: min(groups, rows - len(keys))] == np.arange(BLOCK)).all()
+        assert (step.index.reshape(-1, BLOCK)[: min(most, rows - len(keys))] == np.arange(BLOCK)).all()
         tile.append(step.weights.reshape(groups, BLOCK))
         if step.last:
-            assert step.rows == min(groups, rows - len(keys))
+            assert step.rows == min(most, rows - len(keys))
             whole = np.concatenate(tile, axis=1)[: step.rows]
             assert not whole[:, depth:].any()
             keys.extend(whole[:, :depth])

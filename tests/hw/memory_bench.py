@@ -332,18 +332,22 @@ def random_transfer(rng: np.random.Generator, config: AcceleratorConfig, cls, bu
     while True:
         fmt = formats[buffer][int(rng.integers(len(formats[buffer])))]
         pack = int(rng.integers(1, line.bit_length())) if rng.random() < 0.5 else 0
+        interleaved = cls is Store and buffer is Buffer.A and pack > 0 and 16 << pack <= line and rng.random() < 0.7
         fitting = (line >> pack) // fmt.bytes
         if pack and not fitting:
             continue
-        top = fitting if pack else most
+        top = most if interleaved else fitting if pack else most
         elements = int(rng.choice([1, top, rng.integers(1, top + 1), rng.integers(1, min(top, 20) + 1)]))
         rows = int(rng.choice([1, rng.integers(1, 12), rng.integers(1, max(2, most // elements))]))
         row_lines = -(-elements * fmt.bytes // line) + int(rng.choice([0, 0, 1, 3])) if not pack else 0
+        if interleaved:
+            row_lines = int(rng.integers(2, 9))
+            elements = 16 * row_lines
         row = int(rng.integers(0, 20))
         words = -(-elements // cell)
         stride = words + int(rng.choice([0, 0, 1, 5]))
         room = size - ((rows - 1) * stride + words)
-        end = ((row + rows - 1) >> pack) + 1 if pack else (row + rows) * row_lines
+        end = (((row + rows - 1) >> pack) + 1) * max(1, row_lines) if pack else (row + rows) * row_lines
         if room < 0 or end > lines or (rows - 1) * stride + words > size:
             continue
         return cls(

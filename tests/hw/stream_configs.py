@@ -20,8 +20,8 @@ TINY = replace(SMALL, name="tiny", port_bytes=(4, 16), chains=1, chain_length=16
 """One group of lanes; lines of five words and atoms of three, so that sections begin anywhere in a line."""
 HBM = load_accelerator("hbm-slice")
 """A slot is filled in one cycle."""
-UNEVEN = replace(SMALL, name="uneven", port_bytes=(4, 16, 8), chains=7, chain_length=48, mm_tokens=4, stream_atom=20)
-"""Three unequal ports; 21 groups of lanes, of which a cycle fills up to 5."""
+UNEVEN = replace(SMALL, name="uneven", port_bytes=(4, 16, 16), chains=7, chain_length=48, mm_tokens=4, stream_atom=20)
+"""Three unequal ports; 21 groups of lanes, of which a cycle fills up to 6, or 3 of 8-bit codes; pairs of keys."""
 
 CONFIGS = {config.name: config for config in (SMALL, ODD, WIDE, TINY, HBM, UNEVEN)}
 

@@ -54,6 +54,7 @@ def faults(config) -> list[Store]:
         row_store(Buffer.A, memory=lines - 1, row=1, rows=2, elements=1, pack=1),
         row_store(Buffer.V, rows=1, elements=line // 4 + 1),
         row_store(Buffer.A, rows=1, elements=line, pack=1),
+        row_store(Buffer.A, rows=1, elements=32, pack=1, row_lines=2),  # no line has 16 bytes of two rows
         row_store(Buffer.V, rows=1, elements=1, row_lines=0),
         row_store(Buffer.V, address=words, rows=1, elements=1),
         row_store(Buffer.V, address=words - 1, rows=1, elements=2),
@@ -63,13 +64,28 @@ def faults(config) -> list[Store]:
     ]
 
 
-@pytest.mark.parametrize("name", ["small", pytest.param("ports_4_8", marks=pytest.mark.slow)])
+def interleaved_faults(config) -> list[Store]:
+    """Interleaved rows of the wrong size, or that lie behind the end of something."""
+    rows = {"rows": 3, "elements": 48, "pack": 1, "row_lines": 3}
+    return [
+        row_store(Buffer.A, **rows | {"elements": 47}),
+        row_store(Buffer.A, **rows | {"row_lines": 4}),
+        row_store(Buffer.A, **rows | {"pack": 31}),
+        row_store(Buffer.A, **rows, memory=config.memory_lines - 5),
+        row_store(Buffer.A, **rows, memory=config.memory_lines - 8, row=2),
+        row_store(Buffer.A, **rows, address=config.act_bytes // 16 - 4, stride=1),
+        row_store(Buffer.A, **rows, address=(1 << 16) - 3, stride=(1 << 20) - 1),
+    ]
+
+
+@pytest.mark.parametrize("name", ["small", "ports_4x64", pytest.param("ports_4_8", marks=pytest.mark.slow)])
 def test_ranges(name: str) -> None:
     config = configuration(name)
     bench = StoreBench(config, 6)
+    cases = interleaved_faults(config) if name == "ports_4x64" else faults(config)
 
     async def script(ctx) -> None:
-        for number, insn in enumerate(faults(config)):
+        for number, insn in enumerate(cases):
             with pytest.raises(ExecutionError):
                 units.store(bench.expected, insn)()
             assert await bench.execute(ctx, insn) == ErrorCause.ADDRESS_RANGE, f"{number}: {insn}"
@@ -97,6 +113,27 @@ def test_bus_error() -> None:
             bench.ports[port].bad = set()
 
     bench.simulate(script)
+
+
+@pytest.mark.parametrize("pack", [1, 3, 4])
+def test_interleaved_rows(pack: int) -> None:
+    """From any row to any other, in wide lines; pieces of other rows stay."""
+    config = configuration("ports_4x64")
+    bench = StoreBench(config, pack)
+    rng = bench.rng
+
+    async def script(ctx) -> None:
+        for _ in range(4):
+            words, row = int(rng.integers(2, 9)), int(rng.integers(0, 40))
+            rows = int(rng.choice([1, 2, rng.integers(3, 50)]))
+            place = {"address": int(rng.integers(0, 9)), "stride": words + int(rng.integers(0, 2)), "row": row}
+            insn = row_store(Buffer.A, rows=rows, elements=16 * words, pack=pack, row_lines=words, memory=3, **place)
+            assert await bench.execute(ctx, insn) == 0
+            units.store(bench.expected, insn)()
+            np.testing.assert_array_equal(bench.joined(), bench.expected.memory.data, f"{insn}")
+
+    bench.simulate(script)
+    assert bench.written.sum() == sum(bench.expected.memory.traffic.written.values())
 
 
 @pytest.mark.parametrize("held", [False, True])

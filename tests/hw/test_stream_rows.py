@@ -11,7 +11,7 @@ import pytest
 from catenary.hw.matrix.signatures import groups_of
 from catenary.hw.stream.front import StreamFront
 from catenary.isa import stream
-from catenary.isa.memory import RowLayout, row_layout
+from catenary.isa.memory import RowLayout, key_layout, key_pack, row_layout
 from catenary.isa.opcodes import KEY_LIMIT, Opcode, Source
 from catenary.isa.registers import ErrorCause
 from catenary.isa.tensors import BLOCK
@@ -30,7 +30,7 @@ def driver_of(name, seed=0, pace=0.7):
     return FrontDriver(CONFIGS[name], seed, pace, model_of(name))
 
 
-def place(driver, rng, rows, source):
+def place(driver, rng, rows, source, layout_of=row_layout):
     """Put ``rows`` int8 [n, depth] where an instruction finds them; returns the fields that say where."""
     count, depth = rows.shape
     if source is Source.BUFFER:
@@ -41,8 +41,10 @@ def place(driver, rng, rows, source):
             start = at + number * stride
             driver.codes[start : start + words].reshape(-1)[:depth] = row.view(np.uint8)
         return {"source": 1, "rows_at": at, "rows_stride": stride}
-    layout = row_layout(driver.config, depth)
-    if layout.pack and rng.random() < 0.5:
+    layout = layout_of(driver.config, depth)
+    if layout.pack and layout.row_lines > 1:
+        pass
+    elif layout.pack and rng.random() < 0.5:
         layout = RowLayout(depth, layout.pack - 1, 1)
     elif not layout.pack:
         layout = RowLayout(depth, 0, layout.row_lines + int(rng.integers(0, 3)))
@@ -50,6 +52,13 @@ def place(driver, rng, rows, source):
         lines = layout.scatter(rows.view(np.uint8), driver.config.line_bytes)
         driver.load(lines.reshape(-1))
     return {"source": 0, "pack": layout.pack, "row_lines": layout.row_lines}
+
+
+def tile_keys(config, depth, source, pack=0, row_lines=0, **_):
+    """Most keys of a tile: whole lines of them where each line has 16 bytes of as many keys as the unit takes."""
+    groups, keys = groups_of(config), 1 << key_pack(config)
+    words = source == 0 and pack and pack == key_pack(config) and depth == BLOCK * row_lines
+    return groups // keys * keys if words else groups
 
 
 def random_rows(rng, count, depth):
@@ -68,7 +77,8 @@ def test_keys(name, seed):
         where = place(driver, rng, keys, Source(int(rng.integers(2))))
         result = driver.run(Opcode.SCORE, rows=rows, depth=depth, tokens=tokens, **where)
         assert not result.fault
-        assert (key_rows(result, rows if tokens else 0, depth, config) == keys[: rows if tokens else 0]).all()
+        most = tile_keys(config, depth, **where)
+        assert (key_rows(result, rows if tokens else 0, depth, config, most) == keys[: rows if tokens else 0]).all()
         assert driver.empty
 
 
@@ -102,6 +112,26 @@ def test_values(name, seed):
             assert len(banks) <= 1
             bank = next(iter(banks), None)
             assert driver.empty
+
+
+@pytest.mark.parametrize("seed", seeds(8))
+@pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if key_pack(config)])
+def test_interleaved_keys(name, seed):
+    """Of all lengths, also those that are not interleaved; several tiles, and blocks that are not full."""
+    rng = np.random.default_rng([seed, 1])
+    config, driver = CONFIGS[name], driver_of(name, seed, (0.5, 0.8, 1.0)[seed % 3])
+    most = 1 << key_pack(config)
+    for words in (1, 2, 3, 8, 16):
+        rows = int(rng.choice([1, most, rng.integers(1, 3 * groups_of(config)), 2 * groups_of(config) // most * most]))
+        tokens, depth = int(rng.integers(0, config.mm_tokens + 1)), BLOCK * words
+        keys = random_rows(rng, rows, depth)
+        where = place(driver, rng, keys, Source.STREAM, key_layout)
+        assert words == 1 or where["row_lines"] == words
+        result = driver.run(Opcode.SCORE, rows=rows, depth=depth, tokens=tokens, **where)
+        assert not result.fault
+        full = tile_keys(config, depth, **where)
+        assert (key_rows(result, rows if tokens else 0, depth, config, full) == keys[: rows if tokens else 0]).all()
+        assert driver.empty
 
 
 def test_weights_and_rows_in_turn():
@@ -210,6 +240,24 @@ def test_rows_of_another_shape(fields):
     assert result.fault == ErrorCause.STREAM_FORMAT
 
 
+@pytest.mark.parametrize(
+    "name, fields",
+    [
+        ("small", {"pack": 1, "row_lines": 2, "depth": 32}),  # keys are not interleaved there
+        ("uneven", {"pack": 2, "row_lines": 2, "depth": 32}),
+        ("uneven", {"pack": 1, "row_lines": 3, "depth": 32}),
+        ("uneven", {"pack": 1, "row_lines": 2, "depth": 40}),
+        ("uneven", {"pack": 1, "row_lines": 5, "depth": 80, "rows": 3}),  # a load that ends too early
+    ],
+)
+def test_interleaved_keys_of_another_shape(name, fields):
+    driver = driver_of(name)
+    driver.load(np.full(9 * driver.config.line_bytes, 1, np.uint8))
+    driver.load(np.full(9 * driver.config.line_bytes, 1, np.uint8))
+    result = driver.run(Opcode.SCORE, **({"rows": 2, "tokens": 1} | fields))
+    assert result.fault == ErrorCause.STREAM_FORMAT
+
+
 def test_rows_inside_a_row_block():
     """Rows cannot begin in the middle of a line that is not padding."""
     config, driver = WIDE, driver_of("wide")
@@ -230,3 +278,18 @@ def test_rate():
     driver.load(keys.view(np.uint8).reshape(-1))
     result = driver.run(Opcode.SCORE, rows=64, depth=64, tokens=1, **where)
     assert result.cycles <= 64 * 8 + 40
+
+
+@pytest.mark.parametrize("name", ["uneven", "hbm-slice"])
+def test_rate_of_interleaved_keys(name):
+    """A line of them in a cycle, and two cycles more for each tile."""
+    rng = np.random.default_rng(1)
+    config, driver = CONFIGS[name], driver_of(name, 0, pace=1)
+    most = tile_keys(config, 128, 0, key_pack(config), 8)
+    keys = random_rows(rng, 12 * most, 128)
+    where = place(driver, rng, keys, Source.STREAM, key_layout)
+    driver.reset()
+    lines = key_layout(config, 128).scatter(keys.view(np.uint8), config.line_bytes)
+    driver.load(lines.reshape(-1))
+    result = driver.run(Opcode.SCORE, rows=len(keys), depth=128, tokens=1, **where)
+    assert result.cycles <= len(lines) + 2 * 12 + 40

@@ -166,6 +166,13 @@ def test_registers_without_a_value_are_refused(lines, index, message):
         (MV.replace("depth=16", "depth=0"), "MV.depth must be at least 1, not 0"),
         (f"{SCORE} source=stream row_lines=0",
          "SCORE.row_lines must be at least 1 for rows from the stream that are not packed, not 0"),
+        ("ld buffer=a format=i8 pack=1 row_lines=2", "LD.row_lines must be at most 1 for packed rows, not 2"),
+        ("st buffer=v format=f32 pack=1 row_lines=2",
+         "ST.row_lines must be at most 1 for packed rows of floats, not 2"),
+        (f"{SCORE} source=stream pack=1 row_lines=2",
+         "SCORE.row_lines must be at most 1 or depth / 16 for packed rows from the stream, not 2"),
+        (f"{CONTEXT.replace('buffer', 'stream')} pack=1 row_lines=2",
+         "CONTEXT.row_lines must be at most 1 for packed rows from the stream, not 2"),
         ("rope x=0 x_stride=0 rows=1 parts=1 elements=8 rotary=5 table=0 table_stride=0",
          "ROPE.rotary must be even, not 5"),
         ("rope x=0 x_stride=0 rows=1 parts=1 elements=8 rotary=10 table=0 table_stride=0",
@@ -183,7 +190,7 @@ def test_fields_that_make_no_sense_are_refused(line, message):
     message = message.replace(
         "{ld}", "f32 or f16 or bf16 with buffer v, i8 with buffer a, u64 with buffer d, lines with buffer w"
     )
-    code = [LDW] * line.startswith(("mv", "score")) + [line, "end"]
+    code = [LDW] * ("source=stream" in line or line.startswith("mv")) + [line, "end"]
     assert problems(*code) == [f"Instruction {len(code) - 2}: {message}"]
 
 
@@ -273,6 +280,12 @@ SMALL = AcceleratorConfig(
          "SCORE.row_lines must be at least 2 for rows of 25 bytes, not 1"),
         (f"{SCORE} source=buffer".replace("depth=16", "depth=25"), None),
         (f"{SCORE} source=stream pack=1", "SCORE.pack must keep rows of 16 bytes within lines of 24, not 1"),
+        (f"{SCORE} source=stream pack=1 row_lines=2".replace("depth=16", "depth=32"),
+         "SCORE.pack must keep pieces of 16 bytes within lines of 24, not 1"),
+        ("st buffer=a format=i8 rows=1 elements=32 pack=1 row_lines=2",
+         "ST.pack must keep pieces of 16 bytes within lines of 24, not 1"),
+        ("st buffer=a format=i8 rows=1 elements=31 pack=1 row_lines=2",
+         "ST.elements must be 32 for rows interleaved in 2 lines, not 31"),
         (CONTEXT.replace("tokens=1", "tokens=3"), "CONTEXT.tokens must be at most 2, not 3"),
         (f"{SCORE} source=buffer rows_at=64",
          "SCORE.rows_at must end within the 64 words of A, not at 65"),

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catenary.boards.loader import load_accelerator
 from catenary.isa.errors import ProgramError
-from catenary.isa.memory import MemoryMap, Range, RowLayout, row_layout
+from catenary.isa.memory import MemoryMap, Range, RowLayout, key_layout, key_pack, row_layout
 from tests.isa.small_programs import SMALL
 
 LINES = st.sampled_from([8, 12, 24, 64, 96, 256])
@@ -52,6 +53,70 @@ def test_layouts_are_such_that_hardware_finds_rows_by_shifting(line_bytes: int, 
     else:
         assert 2 * row_bytes > line_bytes
         assert (layout.row_lines - 1) * line_bytes < row_bytes <= layout.row_lines * line_bytes
+
+
+LAYOUTS = st.one_of(
+    st.builds(RowLayout, st.integers(1, 700), st.just(0), st.integers(1, 90)),
+    st.builds(RowLayout, st.integers(1, 60), st.integers(1, 5), st.just(1)),
+    st.builds(lambda words, pack: RowLayout(16 * words, pack, words), st.integers(1, 16), st.integers(1, 4)),
+)
+"""One row in lines, rows in a line, and interleaved ones; the least lines that they fit in is up to the test."""
+
+
+def bytes_of(layout: RowLayout, row: int, line_bytes: int) -> list[int]:
+    """Where the bytes of a row lie, from the first line on: the definition, byte by byte."""
+    if not layout.pack:
+        return [row * layout.row_lines * line_bytes + byte for byte in range(layout.row_bytes)]
+    block, place = divmod(row, 1 << layout.pack)
+    size = layout.row_bytes // layout.row_lines
+    return [
+        (block * layout.row_lines + byte // size) * line_bytes + place * size + byte % size
+        for byte in range(layout.row_bytes)
+    ]
+
+
+@given(LAYOUTS, st.integers(0, 9), st.integers(0, 40))
+def test_every_byte_of_a_row_lies_where_its_block_says(layout: RowLayout, gap: int, rows: int) -> None:
+    share = layout.piece_bytes << layout.pack if layout.pack else -(-layout.row_bytes // layout.row_lines)
+    line_bytes = share + gap
+    data = np.random.default_rng([share, rows]).integers(1, 256, (rows, layout.row_bytes), dtype=np.uint8)
+    lines = layout.scatter(data, line_bytes)
+    assert lines.shape == (layout.lines(rows), line_bytes)
+    flat = lines.reshape(-1)
+    for row in range(rows):
+        places = bytes_of(layout, row, line_bytes)
+        line, offset = layout.locate(row)
+        assert places[0] == line * line_bytes + offset
+        assert (flat[places] == data[row]).all()
+    assert int((flat != 0).sum()) == data.size
+    assert (layout.gather(lines, rows) == data).all()
+    if rows:
+        tail, used = layout.tail(rows, line_bytes)
+        behind = lines[len(lines) - tail :]
+        assert (behind[:, used:] == 0).all()
+        if layout.row_bytes > (layout.row_lines - 1) * line_bytes:
+            assert behind[:, :used].all()
+
+
+def test_keys_are_interleaved_where_a_line_has_several_words_and_the_unit_takes_them() -> None:
+    slice_, small = load_accelerator("hbm-slice"), load_accelerator("small")
+    assert key_pack(slice_) == 4
+    assert key_layout(slice_, 128) == RowLayout(128, 4, 8)
+    assert key_layout(slice_, 256) == RowLayout(256, 4, 16)
+    assert key_layout(slice_, 32) == RowLayout(32, 4, 2)
+    for row_bytes in (1, 8, 15, 16, 24, 100):
+        assert key_layout(slice_, row_bytes) == row_layout(slice_, row_bytes)
+    for config in (small, load_accelerator("uneven")):
+        assert key_pack(config) == 0
+        for row_bytes in (8, 16, 64, 128):
+            assert key_layout(config, row_bytes) == row_layout(config, row_bytes)
+    # Lines of 44 bytes have two words; of 36, too, and 6 of 21 groups are written in a cycle.
+    wide = replace(SMALL, port_bytes=(16, 16, 8, 4), chains=8, chain_length=32)
+    assert key_layout(wide, 48) == RowLayout(48, 1, 3)
+    assert key_pack(replace(wide, port_bytes=(4, 16, 16), chains=7, chain_length=48)) == 1
+    # 16 words in a line and as many groups in a cycle, or one less; two cycles of 18 groups, or of 16.
+    for chains, pack in ((32, 4), (31, 0), (72, 0), (64, 4)):
+        assert key_pack(replace(slice_, chains=chains)) == pack
 
 
 def config_of(line_bytes: int) -> Any:

@@ -137,9 +137,11 @@ class Draft:
         size = self.config.line_bytes
         count = layout.lines(first + len(rows))
         lines = self.numbers.integers(0, 256, count * size, dtype=np.uint8)
+        piece = layout.piece_bytes
         for index, row in enumerate(rows):
             line, offset = layout.locate(first + index)
-            lines[line * size + offset :][: layout.row_bytes] = row
+            for start in range(0, layout.row_bytes, piece):
+                lines[(line + start // piece) * size + offset :][:piece] = row[start : start + piece]
         return self.keep(lines)
 
     def image(self) -> NDArray[np.uint8]:

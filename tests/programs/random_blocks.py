@@ -24,6 +24,7 @@ from catenary.isa.instructions import (
 )
 from catenary.isa.memory import RowLayout
 from catenary.isa.opcodes import AluFunction, ApplyFunction, Buffer, CombineFunction, MemoryFormat, NormFunction, Unit
+from catenary.isa.tensors import BLOCK
 from tests.programs.draft import Draft, NoRoomError, Place, code_words
 
 _FLOATS = (MemoryFormat.F32, MemoryFormat.F16, MemoryFormat.BF16)
@@ -38,6 +39,12 @@ def layout_of(d: Draft, row_bytes: int) -> RowLayout:
         if packs:
             return RowLayout(row_bytes, d.rng.choice(packs), 1)
     return RowLayout(row_bytes, 0, d.config.lines(row_bytes) + d.rng.choice([0, 0, 1, 3]))
+
+
+def interleaved_layout(d: Draft, pack: int, most: int) -> RowLayout:
+    """Interleaved rows of up to ``most`` words."""
+    words = d.rng.randint(2, most)
+    return RowLayout(BLOCK * words, pack, words)
 
 
 def pool_place(d: Draft, layout: RowLayout, rows: int) -> Place:
@@ -135,17 +142,22 @@ def load_table(d: Draft) -> None:
 
 def store(d: Draft) -> None:
     """ST from V or A into the pool."""
+    interleaved = None
     if d.often(0.5):
         buffer, fmt, space, elements = Buffer.V, MemoryFormat.F32, "V", d.packed_size()
         words = elements
     else:
         buffer, fmt, space, elements = Buffer.A, MemoryFormat.I8, "A", d.packed_size()
+        packs = [pack for pack in range(1, 8) if BLOCK << pack <= d.config.line_bytes]
+        if packs and d.often(0.4):
+            interleaved = interleaved_layout(d, d.rng.choice(packs), 6)
+            elements = interleaved.row_bytes
         words = code_words(elements)
     rows, elements = d.rows_at_all(6), 0 if d.often(0.03) else elements
     words = words if elements else 0
     stride = d.stride(words)
     at = d.rows_place(space, stride, rows, words)
-    layout = layout_of(d, max(1, elements) * fmt.bytes)
+    layout = interleaved or layout_of(d, max(1, elements) * fmt.bytes)
     first = d.rng.choice([0, 0, d.rng.randint(1, 3)])
     target = pool_place(d, layout, first + rows)
     d.emit(

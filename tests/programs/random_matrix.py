@@ -8,12 +8,12 @@ import numpy as np
 from catenary.compiler.builder import Region
 from catenary.isa.fields import Operand
 from catenary.isa.instructions import Context, Load, MatrixMatrix, MatrixVector, Score
-from catenary.isa.memory import RowLayout
+from catenary.isa.memory import RowLayout, key_pack
 from catenary.isa.opcodes import KEY_LIMIT, LOOP_DEPTH, AluFunction, Buffer, MemoryFormat, Source
 from catenary.isa.stream import pack, tensor_layouts
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, QuantTensor
 from tests.programs.draft import Draft, NoRoomError, Place, code_words
-from tests.programs.random_blocks import COMPUTE, layout_of, try_block
+from tests.programs.random_blocks import COMPUTE, interleaved_layout, layout_of, try_block
 from tests.weights import random_weights
 
 WEIGHT_BITS = (2, 3, 4, 4, 8, 8)
@@ -183,13 +183,16 @@ def score(d: Draft) -> None:
     if d.often(0.4):
         _score(d, depth, d.rows_at_all(40), None)
         return
-    layout = layout_of(d, depth)
+    layout, together = layout_of(d, depth), key_pack(d.config)
+    if together and d.often(0.6):
+        layout = interleaved_layout(d, together, KEY_LIMIT // BLOCK)
+        depth = layout.row_bytes
     counts = [d.rng.randint(1, 40 if depth < 64 else 12) for _ in range(d.rng.choice([1, 1, 2, 3]))]
     if d.often(0.1):
         counts.insert(d.rng.randrange(len(counts) + 1), 0)
     # Whole lines are taken, so each instruction's rows start a line.
-    starts = [sum(layout.lines(count) for count in counts[:at]) for at in range(len(counts) + 1)]
-    _stream_rows(d, layout, starts[-1] << layout.pack if layout.pack else sum(counts))
+    blocks = sum(-(-count >> layout.pack) for count in counts)
+    _stream_rows(d, layout, blocks << layout.pack)
     for count in counts:
         for _ in range(20):
             try:

@@ -40,6 +40,10 @@ ACCELERATORS: Mapping[str, AcceleratorConfig] = {
     "ports-8-4-4": replace(
         SMALL, name="ports-8-4-4", port_bytes=(8, 4, 4), chains=5, mm_tokens=7, stream_bytes=32, queue_depth=1
     ),
+    # Lines of 44 bytes, in which two keys are interleaved where they are long enough.
+    "ports-16-16-8-4": replace(
+        SMALL, name="ports-16-16-8-4", port_bytes=(16, 16, 8, 4), chains=16, mm_tokens=9, stream_bytes=440
+    ),
     # Buffers that take a model of 64 positions two tokens at a time.
     "tiny": replace(
         SMALL, name="tiny", vector_words=2560, act_bytes=4096, stream_bytes=16, chains=4, mm_tokens=2, desc_words=128

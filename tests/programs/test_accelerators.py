@@ -14,6 +14,7 @@ GRAPHS = {
     "llama": {},
     "narrow_heads": {"head_dim": 8, "heads": 4, "kv_heads": 2},
     "large_vocab": {"vocab": 1001},
+    "wide_heads": {"heads": 4, "kv_heads": 2, "head_dim": 48},
     "large_group": {"heads": 12, "kv_heads": 1, "head_dim": 16},
     "three_layers": {"layers": 3},
 }

@@ -244,6 +244,25 @@ def test_neighbours_in_a_line_do_not_race_but_overlapping_rows_do():
         machine(start + store.format("") + load.format(2, "")).run(0, [])
 
 
+@pytest.mark.parametrize("row", [1, 3])
+def test_pieces_of_interleaved_rows_are_neighbours_in_all_lines_of_their_block(row):
+    """Four rows of 32 bytes in two lines: one may be stored while those before it are loaded, but not itself."""
+    text = (
+        "ld buffer=a format=i8 rows=1 elements=32 memory=4 release=store\n"
+        f"st buffer=a format=i8 address=0 memory=8 row={row} rows=1 elements=32 pack=2 row_lines=2 wait=load {{}}\n"
+        "ld buffer=w format=lines memory=8 rows=2 {}\n"
+        "score source=stream act=0 act_stride=2 tokens=0 depth=32 rows={} out=0 out_stride=1 scales=0 row_scales=0 "
+        "pack=2 row_lines=2\nend"
+    )
+    sizes = {"port_bytes": (64,), "chains": 16}
+    machine(text.format("", "", row), **sizes).run(0, [])
+    machine(text.format("release=load", "wait=store", row + 1), **sizes).run(0, [])
+    with pytest.raises(ExecutionError, match=r"Instruction 3 .*Word 8 of memory must not be read by LOAD before STORE"):
+        machine(text.format("", "", row + 1), **sizes).run(0, [])
+    with pytest.raises(ExecutionError, match=r"Instruction 3 .*Interleaved rows .* must have pack 0, not 2"):
+        machine(text.format("", "", row), port_bytes=(64,)).run(0, [])
+
+
 def test_how_much_of_a_streamed_line_counts_is_seen_when_it_is_taken():
     """The same through the stream FIFO: a line whose second row is being stored may be loaded for its first row."""
     text = (

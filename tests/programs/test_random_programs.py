@@ -14,9 +14,9 @@ from catenary.isa.code_check import find_problems
 from catenary.isa.encoding import decode_all
 from catenary.isa.errors import CatenaryError
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import INSTRUCTIONS, Load, Loop, Store
+from catenary.isa.instructions import INSTRUCTIONS, Context, Load, Loop, Score, Store
 from catenary.isa.opcodes import WORD_BYTES, Buffer, Opcode, Unit, Units
-from catenary.isa.rules import LOAD_FORMATS, STORE_FORMATS
+from catenary.isa.rules import LOAD_FORMATS, STORE_FORMATS, interleaves
 from catenary.runtime.device import MemoryDevice
 from tests.programs.cases import Case, iss_device, run_case, run_cases, run_opened, shrink
 from tests.programs.compare import DEVICES, agree, checked, expected
@@ -69,6 +69,8 @@ def test_random_programs_reach_every_opcode_mode_and_pair_of_units():
             found.add((insn.opcode, part.name, bool(value.reg) if isinstance(value, Operand) else value))
         if isinstance(insn, Load | Store):
             found.add((insn.opcode, insn.buffer, insn.format, insn.pack > 0))
+        if isinstance(insn, Load | Store | Score | Context) and interleaves(insn):
+            found.add((insn.opcode, "interleaved"))
         found |= {(other, insn.executing_unit) for other in Unit if insn.wait & Units(1 << other)}
     for cls in INSTRUCTIONS.values():
         for part in cls.body:
@@ -81,6 +83,7 @@ def test_random_programs_reach_every_opcode_mode_and_pair_of_units():
         for buffer, formats in table.items():
             packs = (False,) if buffer is Buffer.W else (False, True)
             wanted |= {(opcode, buffer, fmt, packed) for fmt in formats for packed in packs}
+    wanted |= {(Opcode.ST, "interleaved"), (Opcode.SCORE, "interleaved")}
     wanted |= {(a, b) for a in Unit for b in Unit if a is not b}
     assert {insn.opcode for insn in code} == set(Opcode)
     missing = wanted - found
