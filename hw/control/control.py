@@ -161,10 +161,10 @@ class Control(wiring.Component):
             self.core_reset.eq(runs.core_reset),
             watchdog.patience.eq(registers.watchdog.cycles),
             watchdog.running.eq(runs.executing),
-            watchdog.progress.eq(
-                Cat(self.moved, dispatch.progress, *(shell.progress for shell in shells.values())).any()
-            ),
         ]
+        m.d.sync += watchdog.progress.eq(  # which is known late in a cycle
+            Cat(self.moved, dispatch.progress, *(shell.progress for shell in shells.values())).any()
+        )
 
         faults = [
             *(Fault(client.fault, client.cause, unit) for unit, client in clients.items()),
