@@ -70,10 +70,10 @@ class _Work(data.StructLayout):
 class MultiplierArray(wiring.Component):
     """Carries out steps, one token a cycle and the next step right behind.
 
-    Once A has accepted the request for a token's word, or that word is still there, the token goes through the pipeline without a stop. Every stage
-    is gated by its own valid bit. Complete sums go round a ring, an entry for each token or for those side by side; the
-    last step of a row block waits, token by token, while the emitter has not read what is there. With L =
-    ``A_LATENCY``, in cycles after the request:
+    Once A has accepted the request for a token's word, or that word is still there, the token goes through the pipeline
+    without a stop. Every stage is gated by its own valid bit. Complete sums go round a ring, an entry for each token or
+    for those side by side; the last step of a row block waits, token by token, while the emitter has not read what is
+    there. With L = ``A_LATENCY``, in cycles after the request:
 
     ====== ========================================================
     L - 1  index registers, with the first token of a step
