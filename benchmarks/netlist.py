@@ -16,7 +16,14 @@ CLOCK = "clk"
 PIN = "pin"
 """What the registers of the inputs begin with: each takes what the one before it holds."""
 
-REGISTER = {"GSR": "DISABLED", "CEMUX": "1 ", "CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET", "SRMODE": "LSR_OVER_CE"}
+REGISTER = {
+    "GSR": "DISABLED",
+    "CEMUX": "1 ",
+    "CLKMUX": "CLK",
+    "LSRMUX": "LSR",
+    "REGSET": "RESET",
+    "SRMODE": "LSR_OVER_CE",
+}
 """Parameters of a TRELLIS_FF that takes its input in every cycle and has no reset. Text that could be a number has a
 blank behind it."""
 
