@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-rtl lint bench figures docs-tables lock clean
+.PHONY: help setup demo test test-slow test-rtl test-random lint bench figures docs-tables lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,10 @@ test-slow: setup ## Run the tests marked slow
 test-rtl: setup ## Run the tests of the hardware and of everything that simulates it, slow ones too
 	@$(BIN)/python -m pytest tests/hw tests/cocotb tests/sim/test_rtl_*.py tests/runtime/test_device_rtl.py tests/cli/test_rtl.py \
 		tests/programs/test_rtl_models.py tests/programs/test_random_programs.py $(PYTEST_ARGS)
+
+test-random: setup ## Compare random programs on the simulated hardware with the simulator (SEED= COUNT= CONFIG= ONLY=)
+	@$(BIN)/python -m tools.random_programs $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
+		$(if $(CONFIG),--config $(CONFIG)) $(if $(ONLY),--only $(ONLY)) $(if $(RECORD),--record)
 
 lint: setup ## Check style, types, the import contract and the numerics rules
 	@$(BIN)/ruff check --quiet .
