@@ -9,12 +9,12 @@ from itertools import product
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import Operand
-from catenary.isa.instructions import INSTRUCTIONS, Context, Instruction, Load, Loop, Score, Store
-from catenary.isa.opcodes import KEY_LIMIT, Buffer, Opcode
-from catenary.isa.rules import SPANS
+from catenary.isa.instructions import INSTRUCTIONS, Context, Instruction, Score
+from catenary.isa.opcodes import KEY_LIMIT, Buffer, Opcode, Source
+from catenary.isa.rules import SPANS, Span
 from catenary.isa.tensors import BLOCK
 from tests.programs.coverage import Point
-from tests.programs.coverage_rules import WRITTEN, bases, legal, legal_modes, mode, places, product_of
+from tests.programs.coverage_rules import WRITTEN, bases, legal, legal_modes, mode, places, product_of, sizes_of
 from tests.programs.traced import OPERANDS, Executed, Trace
 
 Classify = Callable[[Executed, AcceleratorConfig], Iterable[Point]]
@@ -92,20 +92,6 @@ def operands(config: AcceleratorConfig) -> Iterator[Point]:
 
 
 @cache
-def _sizes_of(opcode: Opcode) -> tuple[str, ...]:
-    """Fields that say how much an instruction does."""
-    cls = INSTRUCTIONS[opcode]
-    probes = SPANS.get(opcode, ())
-    names = [name for span in probes for name in (*span.width, *span.rows) if isinstance(name, str)]
-    if cls in (Load, Store):
-        names = ["rows", "elements"]
-    elif cls is Loop:
-        names = ["count"]
-    flags = {part.name for part in cls.body if part.type is bool}
-    return tuple(dict.fromkeys(name for name in names if name not in flags))
-
-
-@cache
 def _unit_of(opcode: Opcode, name: str, config: AcceleratorConfig) -> int:
     """What the hardware takes at a time of a size: codes of a word, lanes of a beat, rows of the lanes; else 1."""
     if name == "tokens":
@@ -126,7 +112,7 @@ def _most_of(insn: Instruction, name: str, config: AcceleratorConfig) -> int:
 
 
 def size(e: Executed, config: AcceleratorConfig) -> Iterator[Point]:
-    for name in _sizes_of(e.insn.opcode):
+    for name in sizes_of(e.insn.opcode):
         value = e.value(name)
         yield e.insn.opcode.name, name, _size_class(e.insn, name, value, config)
 
@@ -144,16 +130,21 @@ def sizes(config: AcceleratorConfig) -> Iterator[Point]:
     for opcode in INSTRUCTIONS:
         cls = INSTRUCTIONS[opcode]
         plain = {part.name for part in cls.body if part.type is int}
-        for name in _sizes_of(opcode):
+        for name in sizes_of(opcode):
             [part] = [part for part in cls.body if part.name == name]
             top = 3 * max(2, _unit_of(opcode, name, config))
             for value in {*range(top), *(_most_of(insn, name, config) for insn in _samples(cls, config))}:
                 chosen = Operand(0, value) if part.type is Operand else value
-                others = {other: value for other in _sizes_of(opcode) if other != name and other in plain}
-                for more in ({}, others):  # some sizes may be at most another one
+                others = {other: value for other in sizes_of(opcode) if other != name and other in plain}
+                for more in ({}, others, *_sources(cls)):  # some sizes may be at most another one
                     insn = legal(cls, config, **{name: chosen, **more})
                     if insn is not None:
                         yield opcode.name, name, _size_class(insn, name, value, config)
+
+
+def _sources(cls: type[Instruction]) -> list[dict[str, Source]]:
+    """Where rows may come from, which have limits of their own there."""
+    return [{"source": source} for source in Source] if "source" in {part.name for part in cls.body} else []
 
 
 def _samples(cls: type[Instruction], config: AcceleratorConfig) -> list[Instruction]:
@@ -182,8 +173,20 @@ def _base(insn: Instruction, base: str) -> str:
 def strides(config: AcceleratorConfig) -> Iterator[Point]:
     for insn in legal_modes(config):
         for span in places(insn):
-            if span.stride:
+            if span.stride and _several_rows(insn, span, config):
                 written = span.base in WRITTEN or (insn.opcode, span.base) in WRITTEN
                 for kind in ("dense", "apart") if written else ("dense", "apart", "same row", "overlap"):
                     if kind != "overlap" or span.width != (1,):
                         yield insn.opcode.name, _base(insn, span.base), kind
+
+
+def _several_rows(insn: Instruction, span: Span, config: AcceleratorConfig) -> bool:
+    """Whether ``span`` may have more than one row."""
+    if any(isinstance(factor, int) and factor > 1 for factor in span.rows):
+        return True
+    types = {part.name: part.type for part in insn.body}
+    for name in span.rows:
+        two = Operand(0, 2) if types.get(str(name)) is Operand else 2
+        if isinstance(name, str) and legal(type(insn), config, **{name: two}) is not None:
+            return True
+    return False

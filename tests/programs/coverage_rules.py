@@ -11,10 +11,10 @@ from typing import Any
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.fields import BitField, Operand
-from catenary.isa.instructions import INSTRUCTIONS, Context, Instruction, Load, Norm, Score, Store
+from catenary.isa.instructions import INSTRUCTIONS, Context, Instruction, Load, Loop, Norm, Score, Store
 from catenary.isa.memory import key_pack
 from catenary.isa.opcodes import Buffer, Opcode, Source
-from catenary.isa.rules import RULES, Span, interleaves, misfits, spans
+from catenary.isa.rules import RULES, SPANS, Span, interleaves, misfits, spans
 from catenary.isa.tensors import BLOCK
 from tests.programs.traced import OPERANDS, Executed
 
@@ -116,6 +116,19 @@ def _layouts(cls: type[Instruction], config: AcceleratorConfig) -> list[dict[str
     return [{"pack": 0}, {"pack": 1}, *interleaved]
 
 
+@cache
+def sizes_of(opcode: Opcode) -> tuple[str, ...]:
+    """Fields that say how much an instruction does."""
+    cls = INSTRUCTIONS[opcode]
+    names = [name for span in SPANS.get(opcode, ()) for name in (*span.width, *span.rows) if isinstance(name, str)]
+    if cls in (Load, Store):
+        names = ["rows", "elements"]
+    elif cls is Loop:
+        names = ["count"]
+    flags = {part.name for part in cls.body if part.type is bool}
+    return tuple(dict.fromkeys(name for name in names if name not in flags))
+
+
 def places(insn: Instruction) -> tuple[Span, ...]:
     """The parts of buffers that ``insn`` really uses, that of CONTEXT's result with them."""
     found = spans(insn)
@@ -137,6 +150,8 @@ def product_of(e: Executed, factors: tuple[str | int, ...]) -> int:
 
 def bases(e: Executed) -> Iterator[tuple[Span, int]]:
     """The places that an execution used and that are not empty, and the address of each."""
+    if not isinstance(e.insn, Context) and any(not e.value(name) for name in sizes_of(e.insn.opcode)):
+        return  # a size of 0 makes an instruction do nothing; without rows, CONTEXT still clears and emits
     for span in places(e.insn):
         if product_of(e, span.width) and product_of(e, span.rows):
             yield span, e.value(span.base)

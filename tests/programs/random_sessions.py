@@ -39,8 +39,8 @@ WATCHDOG = 100_000
 SECONDS = 60.0
 """Most that a run may take."""
 
-LAYERED = ("small", "wide")
-"""Accelerators with room for prompts of 130 tokens."""
+LAYERED = ("small",)
+"""Accelerators that take prompts of 130 tokens in a dozen tiles, and have room for three of them."""
 
 MEMORIES: Mapping[str, Callable[[random.Random, int], MemoryModel]] = {
     "quick": lambda rng, seed: MemoryModel.unthrottled(seed=seed),
