@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-rtl test-random lint bench figures docs-tables lock clean
+.PHONY: help setup demo test test-slow test-rtl test-random formal mutation lint bench figures docs-tables lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,12 @@ test-rtl: setup ## Run the tests of the hardware and of everything that simulate
 test-random: setup ## Compare random programs on the simulated hardware with the simulator (SEED= COUNT= CONFIG= ONLY=)
 	@$(BIN)/python -m tools.random_programs $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
 		$(if $(CONFIG),--config $(CONFIG)) $(if $(ONLY),--only $(ONLY)) $(if $(RECORD),--record)
+
+formal: setup ## Prove what is proved of the hardware, and rewrite the table in docs/formal.md
+	@$(BIN)/python -m tools.formal
+
+mutation: setup ## Try the tests of the hardware with faults in it (docs/mutation.md); hours
+	@$(BIN)/python -m tools.mutation
 
 lint: setup ## Check style, types, the import contract and the numerics rules
 	@$(BIN)/ruff check --quiet .

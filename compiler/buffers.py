@@ -109,7 +109,7 @@ def plan_buffers(
     config: AcceleratorConfig,
     most_tokens: int,
 ) -> BufferPlan:
-    """Allocate for the largest number of tokens, at most ``most_tokens``, that fits.
+    """Allocate for the largest number of tokens, at most ``most_tokens``, that fits; an even one if they go in pairs.
 
     Raises:
         CompileError: not even one token fits; the message says how many words it would take.
@@ -121,6 +121,8 @@ def plan_buffers(
     # Rather fewer tokens in a pass than tiles that split the heads of a KV group, which read keys again and take code.
     for least in (min(group, most_rows), 1):
         for tokens in range(min(most_tokens, config.mm_tokens), 0, -1):
+            if config.packed and tokens % 2 and tokens > 1:
+                continue  # the last pair of every pass would be half empty
             rows = min(tokens * group, most_rows)
             while rows >= least:
                 try:

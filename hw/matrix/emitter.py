@@ -26,10 +26,14 @@ from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 RECORD = record_layout(Context)
 """CONTEXT has the widest fields of the instructions that are emitted."""
 
+HEAD_DIM = 128
+"""Channels of a head for which emitter and array are equally fast in SCORE."""
+
 
 def emit_lanes(config: AcceleratorConfig) -> int:
-    """Results per cycle: a quarter of what the vector unit handles, so that both are busy alike in a layer."""
-    return min(BLOCK, max(1, config.vector_lanes // 4))
+    """Results per cycle: a power of two, as many as the array makes of keys with :data:`HEAD_DIM` channels."""
+    made = max(1, lanes_of(config) * tokens_of(config) // HEAD_DIM)
+    return min(BLOCK, config.vector_lanes, 1 << made.bit_length() - 1)
 
 
 class State(enum.Enum, shape=2):
@@ -60,7 +64,7 @@ class Emitter(wiring.Component):
         read_address, sums: accumulators.
         released: pulse: the sums of the next token, or of those side by side, have been read; tokens go in order. Not
             in CONTEXT.
-        bank_free: pulses: the bank has been emitted.
+        bank_free: pulses: the bank has been emitted, or, of SCORE, its sums have been read.
         v_read, v_write: V.
         busy: something is going on.
         stalled: V is in the way.
@@ -117,6 +121,7 @@ class Emitter(wiring.Component):
 
         # What is to be done next.
         state = Signal(State)
+        scaled = Signal(BANKS)  # scales of rows of SCORE that results still need
         above = Signal(V_ADDRESS_BITS + 1)  # rows of earlier row blocks
         begin, emitted = Signal(), Signal()
         with m.Switch(state):
@@ -125,8 +130,9 @@ class Emitter(wiring.Component):
                     m.d.sync += [state.eq(State.TOKENS), above.eq(0)]
                     m.d.comb += constants.fetch.eq(1)
                 with m.Elif(blocks.r_rdy & self.score):
-                    m.d.sync += state.eq(State.ROWS)
-                    m.d.comb += constants.fetch.eq(1)
+                    m.d.comb += constants.fetch.eq(~scaled.bit_select(block.bank, 1))
+                    with m.If(constants.fetch):
+                        m.d.sync += state.eq(State.ROWS)
                 with m.Elif(blocks.r_rdy):
                     m.d.sync += state.eq(State.EMIT)
                     m.d.comb += begin.eq(1)
@@ -163,8 +169,15 @@ class Emitter(wiring.Component):
             constants.enable.eq(epilogue.enable),
         ]
         m.d.comb += [request.payload.data[lane].eq(value) for lane, value in enumerate(epilogue.results)]
-        with m.If(accepted & done.last):
-            m.d.comb += self.bank_free.eq(1 << done.row.bank)
+        # The front writes constants into a bank that it has, but not those of SCORE.
+        ends, read = Signal(BANKS), Signal(BANKS)
+        m.d.comb += [
+            ends.eq((accepted & done.last) << done.row.bank),
+            read.eq(emitted << block.bank),
+            self.bank_free.eq(Mux(self.score, read, ends)),
+        ]
+        with m.If(self.score):
+            m.d.sync += scaled.eq((scaled | read) & ~ends)
         m.d.comb += [
             self.busy.eq((state != State.WAIT) | blocks.r_rdy | epilogue.occupied | valid.any()),
             self.stalled.eq(waiting | constants.stalled),

@@ -20,6 +20,9 @@ cycles keeps 120 beats reserved, the burst that waits to be asked for 64, and 60
 one of them is blocked by refresh: 244. Block RAM is no smaller than 512 beats anyway.
 """
 
+LEAST_DEPTH = 3
+"""Least depth of a read FIFO: one of two beats does not take the second right behind the first, whatever its room."""
+
 
 def beat_layout(data_bytes: int) -> data.StructLayout:
     """A beat that has been read: ``data``, and whether it came with an ``error`` response."""
@@ -36,7 +39,7 @@ class ReadMaster(wiring.Component):
         data_bytes: width of the port.
         beats: beats of the memory behind it.
         max_burst: most beats of a burst, a power of two; a burst of so many bytes must not exceed 4 KB.
-        depth: beats that the FIFO holds, at least ``max_burst``.
+        depth: beats that the FIFO holds, at least ``max_burst`` and ``LEAST_DEPTH``.
 
     Members:
         command: a range of beats. Ready when everything of the one before has been asked for.
@@ -50,7 +53,7 @@ class ReadMaster(wiring.Component):
 
     def __init__(self, data_bytes: int, beats: int, *, max_burst: int, depth: int = READ_DEPTH):
         check_burst(max_burst, data_bytes)
-        check_depth(depth, max_burst)
+        check_depth(depth, max(max_burst, LEAST_DEPTH))
         self._data_bytes = data_bytes
         self._beats = beats
         self._max_burst = max_burst

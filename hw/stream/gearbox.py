@@ -46,9 +46,18 @@ def drop_units(config: AcceleratorConfig) -> int:
     return max(line_units(config), window_units(config) + atom_units(config) - 1)
 
 
+def leaving_lines(config: AcceleratorConfig) -> int:
+    """Lines that leave in one cycle: two if codes for a whole tile write take up more than one, else one."""
+    return 2 if window_units(config) > line_units(config) + 1 and take_bits(config) > HeaderLayout.size else 1
+
+
 def queue_lines(config: AcceleratorConfig) -> int:
-    """Lines in which all that may leave in one cycle lies if it begins in the first of them."""
-    return -(-(line_units(config) - 1 + drop_units(config)) // line_units(config))
+    """Lines in which all that may leave in one cycle lies if it begins in the first of them.
+
+    And one in store where more leave in a cycle than come, which is made up for by takes of a line or less.
+    """
+    units = line_units(config) - 1 + drop_units(config)
+    return -(-units // line_units(config)) + leaving_lines(config) - 1
 
 
 class HeadSignature(wiring.Signature):
@@ -88,8 +97,8 @@ class HeadSignature(wiring.Signature):
 class Gearbox(wiring.Component):
     """A short queue of lines; a shifter shows what follows an offset inside its first line.
 
-    One line leaves in a cycle, which is as fast as they come. If a take has used up more than that, nothing is there
-    until the others have left, too.
+    A line comes in a cycle, and one leaves, or two (:func:`leaving_lines`). If a take has used up more than that,
+    nothing is there until the others have left, too.
 
     Parameters:
         config: the accelerator.
@@ -120,30 +129,33 @@ class Gearbox(wiring.Component):
         offset, after = (Signal(range(line + drop_units(self._config)), name=name) for name in ("offset", "after"))
         settled = Signal()
 
-        push, pop, end = Signal(), Signal(), Signal.like(count)
+        most = leaving_lines(self._config)
+        push, pops, end = Signal(), Signal(range(most + 1)), Signal.like(count)
         m.d.comb += [
             settled.eq(offset < line),
             after.eq(offset + head.drop),
-            pop.eq(after >= line),
-            end.eq(count - pop),
-            self.lines.ready.eq((count != places) | pop),
+            pops.eq(sum(after >= (place + 1) * line for place in range(most))),
+            end.eq(count - pops),
+            self.lines.ready.eq((count != places) | (pops != 0)),
             push.eq(self.lines.valid & self.lines.ready),
         ]
+        over = Signal(init=1)
         for place in range(places):
             with m.If(push & (end == place)):
                 m.d.sync += [queue[place].eq(self.lines.payload.data), lasts[place].eq(self.lines.payload.last)]
-            if place + 1 < places:
-                with m.Elif(pop):
-                    m.d.sync += [queue[place].eq(queue[place + 1]), lasts[place].eq(lasts[place + 1])]
-        over = Signal(init=1)
-        with m.If(pop):
-            m.d.sync += over.eq(lasts[0])
-        with m.If(push != pop):
-            m.d.sync += count.eq(Mux(push, count + 1, count - 1))
+            for leave in range(1, min(most, places - 1 - place) + 1):
+                with m.Elif(pops == leave):
+                    m.d.sync += [queue[place].eq(queue[place + leave]), lasts[place].eq(lasts[place + leave])]
+        with m.Switch(pops):
+            for leave in range(1, most + 1):
+                with m.Case(leave):
+                    m.d.sync += [over.eq(lasts[leave - 1]), offset.eq(after - leave * line)]
+            with m.Default(), m.If(head.drop != 0):
+                m.d.sync += offset.eq(after)
+        with m.If(push | (pops != 0)):
+            m.d.sync += count.eq(end + push)
         with m.If(push | (head.drop != 0)):
             m.d.sync += level.eq(level + Mux(push, line, 0) - head.drop)
-        with m.If(pop | (head.drop != 0)):
-            m.d.sync += offset.eq(Mux(pop, after - line, after))
 
         # Each stage of the shifter shows no more than the stages behind it can reach.
         shown, width = Cat(queue), window_units(self._config)

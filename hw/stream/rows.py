@@ -53,7 +53,7 @@ class RowReader(wiring.Component):
         waiting_buffer: it waits for A.
         funnel: the stream.
         a_read: A.
-        bank_claim: a tile of SCORE wants a bank.
+        bank_claim: a tile of SCORE wants a bank, which it needs when its first slot is complete.
         bank_given: it has ``bank`` from now on.
         bank: of accumulators.
         fresh: the sum of CONTEXT is still zero.
@@ -212,11 +212,10 @@ class RowReader(wiring.Component):
                 step.rows.eq(group + keys),
             ]
 
-        new_slot, new_tile, begun = Signal(), Signal(), Signal()
-        room, go = Signal(), Signal()
+        new_slot, begun = Signal(), Signal()
+        has_bank, room, go = Signal(), Signal(), Signal()
         m.d.comb += [
             new_slot.eq(~self.idle_lanes & (group == 0)),
-            new_tile.eq(~self.idle_lanes & ~self.context & (group == 0) & (word == 0)),
             funnel.begin.eq(~begun),
             self.slot_claim.eq(go & new_slot),
         ]
@@ -224,6 +223,7 @@ class RowReader(wiring.Component):
             with m.State("IDLE"), m.If(self.start):
                 m.d.sync += [
                     begun.eq(0),
+                    has_bank.eq(0),
                     rows_left.eq(self.rows),
                     depth_left.eq(self.depth),
                     units_left.eq(unit_size),
@@ -239,7 +239,6 @@ class RowReader(wiring.Component):
                 m.next = "BETWEEN"
 
             with m.State("BETWEEN"):
-                m.d.comb += self.bank_claim.eq(new_tile & (rows_left != 0))
                 with m.If(rows_left == 0):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
@@ -247,11 +246,16 @@ class RowReader(wiring.Component):
                     pass
                 with m.Elif(malformed | (from_stream & ~begun & funnel.mid_line)):
                     m.next = "BAD"
-                with m.Elif(~new_tile | self.bank_given):
+                with m.Else():
                     m.next = "ROW"
 
             with m.State("ROW"):
-                m.d.comb += room.eq(~new_slot | self.slot_free)
+                m.d.comb += [
+                    self.bank_claim.eq(~self.idle_lanes & ~self.context & ~has_bank),
+                    room.eq((~new_slot | self.slot_free) & ~(self.bank_claim & cell.push)),
+                ]
+                with m.If(self.bank_given):
+                    m.d.sync += has_bank.eq(1)
                 with m.If(from_stream):
                     with m.If(funnel.truncated | (funnel.units > units_left)):
                         m.next = "BAD"
@@ -306,7 +310,13 @@ class RowReader(wiring.Component):
                     with m.If(at + step_groups == fill):
                         m.d.sync += [at.eq(0), row.eq(row + 1)]
                     with m.If(Mux(self.context, turn_ends, tile_ends)):
-                        m.d.sync += [group.eq(0), at.eq(0), row.eq(0), turn_part.eq(turn_part + self.parts)]
+                        m.d.sync += [
+                            has_bank.eq(0),
+                            group.eq(0),
+                            at.eq(0),
+                            row.eq(0),
+                            turn_part.eq(turn_part + self.parts),
+                        ]
                         with m.If(row_ends):
                             m.d.sync += turn_part.eq(0)
 

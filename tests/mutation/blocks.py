@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of the core that mutants are made in, and the accelerators that they are made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from catenary.isa.config import AcceleratorConfig
+from catenary.sim.rtl.core import TOP
+from tests.programs.support import SMALL
+
+PACKED = replace(
+    SMALL, name="mutants-packed", memory_bytes=1 << 20, port_bytes=(4, 8), chains=2, mm_tokens=7, packed=True,
+    stream_atom=4, stream_bytes=96, vector_words=4096, vector_lanes=2, act_bytes=8192, desc_words=128, queue_depth=2,
+)  # fmt: skip
+"""Two ports of different widths, lanes for two sums of 16, two tokens side by side, short queues."""
+
+PLAIN = replace(PACKED, name="mutants-plain", packed=False, port_bytes=(8,), mm_tokens=8, stream_atom=8)
+"""One port, one token at a time."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the core.
+
+    Attributes:
+        about: what it is, for people.
+        parts: paths below the top of the components that it consists of, each with everything inside.
+        alone: paths of components that belong to it without what is inside them.
+        config: the accelerator.
+        host: whether its mutants are tried with what a host does and with changed programs, too, which are many.
+    """
+
+    about: str
+    parts: tuple[str, ...]
+    alone: tuple[str, ...] = ()
+    config: AcceleratorConfig = PACKED
+    host: bool = False
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Its modules, as yosys selects them."""
+        inner = tuple(f"{TOP}.{part}{end}" for part in self.parts for end in ("", ".*"))
+        return (*inner, *(f"{TOP}.{part}" for part in self.alone))
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Its modules that are inside no other of them."""
+        outer = [part for part in self.parts if not any(part.startswith(f"{other}.") for other in self.alone)]
+        return tuple(f"{TOP}.{part}" for part in (*outer, *self.alone))
+
+
+_CHAIN = Block("hw/matrix and hw/dsp: array, accumulators, emitter", ("matrix.engine",), ("matrix",))
+
+BLOCKS: Mapping[str, Block] = {
+    "control": Block(
+        "hw/control: registers, dispatch, decoder, tokens, shells, counters, watchdog", ("control",), host=True
+    ),
+    "dma": Block("hw/memory: AXI masters, load and store units", ("load", "store"), host=True),
+    "decoders": Block("hw/stream: from lines of the stream to tiles", ("matrix.front",)),
+    "chain": _CHAIN,
+    "chain-plain": replace(_CHAIN, config=PLAIN, about=f"{_CHAIN.about}; not packed"),
+    "vector": Block("hw/vector and hw/fp: the vector unit", ("vector",)),
+}
+"""By name, as in figures."""

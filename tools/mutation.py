@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutation testing of the hardware: which single faults the program suite notices. docs/mutation.md says what counts.
+
+    python -m tools.mutation                            all blocks; figures, and the tables of docs/mutation.md
+    python -m tools.mutation --block control --count 20 a quick look at one, which records nothing
+
+What was found is kept under build/mutation/, so a run that was interrupted goes on where it was, and a change of the
+programs tries again only what they had not noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.record import ROOT
+from benchmarks.speed import note
+from catenary.sim.rtl.cache import digest
+from tests.mutation.blocks import BLOCKS
+from tests.mutation.core import MutantCore, Netlist, make, verilog
+from tests.mutation.proof import Prover
+from tests.mutation.results import Result, Store, Summary, survivors_table
+from tests.mutation.stimuli import Session, sessions
+from tests.mutation.trial import VERSION, Trials
+
+COMMAND = "make mutation"
+COUNT, SEED = 200, 1
+"""Of a run that is recorded."""
+FOLDER = ROOT / "build" / "mutation"
+PAGE = ROOT / "docs" / "mutation.md"
+_TABLE = re.compile(r"(?P<begin><!-- survivors:begin -->\n).*?(?P<end><!-- survivors:end -->)", re.DOTALL)
+_HEAD = ["| block | cell and bit | signal | source | kind |", "|---|---|---|---|---|"]
+
+console = Console(stderr=True)
+
+
+def run_block(name: str, count: int, seed: int, proofs: bool) -> tuple[Netlist, Store]:
+    """Try and prove all mutants of a block; what is known already is not done again."""
+    block = BLOCKS[name]
+    folder = FOLDER / f"{name}-{seed}-{count}"
+    with console.status(f"{name}: netlist"):
+        netlist = make(block.config, block.patterns, count, seed, folder)
+    with console.status(f"{name}: programs"):
+        tried = sessions(block.config, block.host)
+    store = Store(folder / "results.jsonl", digest(netlist.text), _hash(tried))
+    left = [mutant for mutant in netlist.mutants if store.get(mutant.number) is None]
+    if left:
+        with console.status(f"{name}: compiling"):
+            core = MutantCore(block.config, verilog(netlist))
+        with console.status(f"{name}: running without mutants"):
+            trials = Trials(block.config, core.device, tried)
+        console.print(f"{name}: {trials.programs} programs, {trials.cycles:,} cycles")
+        for mutant in track(left, f"{name}: mutants", console=console):
+            store.put(Result(trials.run(mutant.number)))
+    if proofs:
+        prover = Prover(folder, block.roots)
+        open_ones = [result for result in store.results() if not result.killed and not result.proof]
+        by_number = {mutant.number: mutant for mutant in netlist.mutants}
+        for result in track(open_ones, f"{name}: proofs", console=console):
+            number = result.verdict.number
+            store.prove(number, prover.prove(by_number[number]).how)
+    return netlist, store
+
+
+def _hash(tried: tuple[Session, ...]) -> str:
+    parts = [
+        part
+        for session in tried
+        for stimulus in session.stimuli
+        for part in (
+            str(session.model),
+            stimulus.name,
+            *((stimulus.case.code, stimulus.case.image) if stimulus.case else ()),
+        )
+    ]
+    return digest(str(VERSION), *parts)
+
+
+def report(name: str, summary: Summary) -> None:
+    """Show a block in numbers."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons)
+    print(
+        f"{name}: {summary.killed} of {summary.faults} killed ({summary.share:.1%}, at least {summary.bound:.1%}); "
+        f"{summary.equivalent} of {summary.mutants} equivalent, {summary.survivors} survivors, "
+        f"{summary.timing} of them differ in timing; killed by {reasons}"
+    )
+
+
+def record(name: str, summary: Summary) -> None:
+    """Record a block's figures."""
+    note(f"rtl.mutation.{name}", round(summary.bound, 4), "fraction", "rtl", COMMAND)
+    for what in ("mutants", "killed", "equivalent", "survivors", "timing"):
+        note(f"rtl.mutation.{name}.{what}", getattr(summary, what), "mutants", "rtl", COMMAND)
+
+
+def write_page(rows: list[str], page: Path = PAGE) -> None:
+    """Rewrite the list of survivors."""
+    text = page.read_text(encoding="utf-8")
+    table = "\n".join([*_HEAD, *rows])
+    page.write_text(_TABLE.sub(lambda found: f"{found['begin']}\n{table}\n\n{found['end']}", text), encoding="utf-8")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tools.mutation", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--block", action="append", choices=BLOCKS, help="only this one; may be given several times")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"mutants of each block ({COUNT})")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of the choice of mutants ({SEED})")
+    parser.add_argument("--no-proofs", action="store_true", help="leave out the proofs of equivalence")
+    parser.add_argument("--json", type=Path, help="write all results to this file")
+    options = parser.parse_args()
+    rows: list[str] = []
+    everything = {}
+    recorded = (options.count, options.seed, options.no_proofs) == (COUNT, SEED, False)
+    for name in options.block or BLOCKS:
+        netlist, store = run_block(name, options.count, options.seed, not options.no_proofs)
+        results = store.results()
+        report(name, Summary.of(results))
+        rows += survivors_table(name, netlist.mutants, results)
+        everything[name] = [
+            {**netlist.mutants[result.verdict.number - 1].__dict__, **result.verdict.__dict__, "proof": result.proof}
+            for result in results
+        ]
+        if recorded:
+            record(name, Summary.of(results))
+    if options.json:
+        options.json.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    if recorded and not options.block:
+        write_page(rows)
+    else:
+        print("\n".join([*_HEAD, *rows]))
+
+
+if __name__ == "__main__":
+    main()
