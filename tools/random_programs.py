@@ -149,7 +149,7 @@ def record(rows: Sequence[Row], programs: int, errors: int, seed: int) -> None:
 
 def write_page(rows: Sequence[Row], page: Path = PAGE) -> None:
     """Rewrite the table of coverage and the list of holes."""
-    parts = {"coverage": summary(rows), "holes": holes(rows) or ["None."]}
+    parts = {"coverage": summary(rows), "holes": holes(rows, list(MEMORIES)) or ["None."]}
     text = page.read_text(encoding="utf-8")
 
     def made(found: re.Match[str]) -> str:
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None, make_device: MakeDevice = rtl_d
         print(error, file=sys.stderr)
         return 2
     rows = coverage.rows((CONFIGS[name] for name in options.configs), list(MEMORIES))
-    print("\n".join(["", *summary(rows), "", *holes(rows, options.holes), ""]))
+    print("\n".join(["", *summary(rows), "", *holes(rows, list(MEMORIES), options.holes), ""]))
     print(conclude(found, time.monotonic() - start, chosen is not None))
     if options.json:
         options.json.write_text(json.dumps(to_json(rows, coverage), indent=1) + "\n", encoding="utf-8")

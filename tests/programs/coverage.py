@@ -20,6 +20,8 @@ Point = tuple[str, ...]
 
 MOST_HOLES = 40
 """Lines of a list of holes; the rest is counted."""
+MOST_PARTS = 8
+"""Values in one of these lines."""
 
 
 @dataclass(frozen=True)
@@ -132,20 +134,23 @@ def summary(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def holes(rows: Sequence[Row], most: int = MOST_HOLES) -> list[str]:
+def holes(rows: Sequence[Row], memories: Sequence[str], most: int = MOST_HOLES) -> list[str]:
     """The points that did not occur, a line for those that differ in their last part alone."""
     lines = []
     for row in rows:
-        found = list(_grouped(row.holes))
+        whole = set(memories) if row.cross.with_memory else set()
+        found = list(_grouped(row.holes, whole))
         lines += [f"- {row.cross.name}: {text}" for text in found[:most]]
         if len(found) > most:
             lines.append(f"- {row.cross.name}: and {len(found) - most} more lines like these")
     return lines
 
 
-def _grouped(points: Iterable[Point]) -> Iterator[str]:
+def _grouped(points: Iterable[Point], whole: set[str]) -> Iterator[str]:
     groups: dict[Point, list[str]] = {}
     for point in points:
         groups.setdefault(point[:-1], []).append(point[-1])
     for first, last in groups.items():
-        yield " · ".join([*first, ", ".join(last)])
+        text = "any" if set(last) == whole else ", ".join(last[:MOST_PARTS])
+        more = f" and {len(last) - MOST_PARTS} more" if len(last) > MOST_PARTS else ""
+        yield " · ".join([*first, text + more])
