@@ -84,6 +84,7 @@ class Draft:
     Attributes:
         rng, numbers: random choices, and random contents.
         special: how often a float is a special one.
+        aligned: how often a place in V begins at the first lane.
         b: the code so far.
         arenas: what blocks use of each space; ``M`` is a pool of memory that is written too.
         arguments: values of the argument registers.
@@ -99,6 +100,7 @@ class Draft:
         self.rng = random.Random(seed)
         self.numbers = np.random.default_rng(seed)
         self.special = self.rng.choice([0.0, 0.0, 0.002, 0.05])
+        self.aligned = self.rng.choice([0.0, 0.0, 0.2, 0.9])
         self.b = CodeBuilder()
         self.arguments = tuple(self.rng.choice([0, self.rng.randrange(60), self.rng.getrandbits(40)]) for _ in range(8))
         self.arenas = {
@@ -293,6 +295,8 @@ class Draft:
         if words + reach <= arena.size:
             for _ in range(40):
                 start = arena.start + self.rng.randint(0, arena.size - words - reach)
+                if space == "V" and self.often(self.aligned):
+                    start = max(arena.start, start // self.config.vector_lanes * self.config.vector_lanes)
                 hull = Region(space, start, words + reach)
                 if any(hull.overlaps(other) for other in avoid):
                     continue

@@ -41,7 +41,7 @@ _MULTIPLIERS = (1.0, 1.0, 0.08838834764831845, 0.0, -2.0, 1e-38, float("inf"))
 def burst_range(d: Draft, burst: int) -> tuple[int, int]:
     """How many lines behind a burst's edge to begin, and how many lines: to an edge or not, in one burst or a few."""
     start = d.rng.choice([0, d.rng.randrange(1, burst)])
-    end = burst * d.rng.choice([1, 1, 1, 2]) - d.rng.choice([0, d.rng.randrange(1, burst)])
+    end = burst * d.rng.choice([1, 1, 2]) - d.rng.choice([0, d.rng.randrange(1, burst)])
     return start, end - start if end > start else end - start + burst
 
 
@@ -110,7 +110,7 @@ def _stored(values: np.ndarray, fmt: MemoryFormat) -> np.ndarray:
 
 def load_codes(d: Draft) -> None:
     """LD into A: any bytes."""
-    rows, codes = d.rows_at_all(6), d.packed_size()
+    rows, codes = d.rows_at_all(6), d.config.line_bytes if d.often(0.1) else d.packed_size()
     stride = d.stride(code_words(codes), disjoint=True)
     at = d.rows_place("A", stride, rows, code_words(codes))
     layout = layout_of(d, codes)
@@ -163,9 +163,11 @@ def store(d: Draft) -> None:
     interleaved = None
     if d.often(0.5):
         buffer, fmt, space, elements = Buffer.V, MemoryFormat.F32, "V", d.packed_size()
+        elements = d.config.line_bytes // fmt.bytes if d.often(0.1) else elements
         words = elements
     else:
         buffer, fmt, space, elements = Buffer.A, MemoryFormat.I8, "A", d.packed_size()
+        elements = d.config.line_bytes if d.often(0.1) else elements
         packs = [pack for pack in range(1, 8) if BLOCK << pack <= d.config.line_bytes]
         if packs and d.often(0.4):
             interleaved = interleaved_layout(d, d.rng.choice(packs), 6)

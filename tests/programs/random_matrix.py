@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.programs.draft import Draft, NoRoomError, Place, code_words
 from tests.programs.random_blocks import BURSTS, COMPUTE, interleaved_layout, layout_of, try_block
 from tests.weights import random_weights
 
-WEIGHT_BITS = (2, 3, 4, 4, 8, 8)
+WEIGHT_BITS = (2, 3, 4, 8)
 
 
 def linear(d: Draft) -> None:
@@ -53,7 +54,7 @@ def linear(d: Draft) -> None:
 def _columns(d: Draft) -> int:
     """Columns: mostly any number, also whole words, or more than an 8-bit group of sparse rows may have."""
     if d.often(0.06):
-        return d.rng.randint(513, 700)
+        return min(d.rng.randint(513, 700), d.arenas["A"].size * BLOCK)
     return BLOCK * d.rng.randint(1, 10) if d.often(0.25) else d.size()
 
 
@@ -82,6 +83,10 @@ def random_tensor(
     table = bits != 8 and d.often(0.5)
     outliers = d.rng.choice([0, 1, 5, rows * columns // 30 + 1])
     tensor = random_weights(d.numbers, rows, columns, bits, group, kept, row_block, table, outliers)
+    if bits == 8 and d.often(0.6):  # groups that say nothing, but in which index and codes are stored
+        ones = np.ones((rows, -(-columns // group)), np.uint8)
+        tensor = replace(tensor, group=group, scales=ones, zeros=ones * np.uint8(0))
+        tensor.check("random weights")
     return tensor, d.numbers.normal(size=rows).astype(np.float32) if d.often(0.5) else None
 
 
@@ -226,13 +231,14 @@ def score(d: Draft) -> None:
     """SCORE: of rows in A, or several out of one load, perhaps with a linear layer behind them."""
     depth = d.size(KEY_LIMIT)
     if d.often(0.4):
-        _score(d, depth, d.rows_at_all(40), None)
+        _score(d, depth, d.rows_at_all(min(40, d.arenas["V"].size // 4)), None)
         return
     layout, together = layout_of(d, depth), key_pack(d.config)
     if together and d.often(0.6):
         layout = interleaved_layout(d, together, KEY_LIMIT // BLOCK)
         depth = layout.row_bytes
-    counts = [d.rng.randint(1, 40 if depth < 64 else 12) for _ in range(d.rng.choice([1, 1, 2, 3]))]
+    most = min(40 if depth < 64 else 12, d.arenas["V"].size // 4)
+    counts = [d.rng.randint(1, most) for _ in range(d.rng.choice([1, 1, 2, 3]))]
     apart = d.rng.choice([4, 8, 16, 32])
     if d.often(0.15) and d.config.lines(depth) <= apart:  # rows so far apart that a few of them fill a burst
         layout, counts = RowLayout(depth, 0, apart), [BURSTS[Load] // apart]
