@@ -236,24 +236,29 @@ def _compare(report: Report, coverage: Coverage, steps: Sequence[Step], make_dev
     first = 0
     while first < len(steps):
         with _opened(make_device, report.session, steps) as device:
-            for index in range(first, len(steps)):
-                step = steps[index]
-                what = step.difference(device)
-                if what:
-                    report.differences.append(_looked_at(report.session, what, steps[first:index], step, make_device))
-                    break
-                if step.broken.case.cause:
-                    report.errors += 1
-                    coverage.hit("errors", step.broken.case.cause.name.lower(), report.session.memory)
-            else:
-                index = len(steps)
-                if problem := _stray_writes(device, steps):
-                    text = f"{report.session}"
-                    report.differences.append(Difference(steps[-1].program, problem, False, text))
-            first = index + 1
+            end, what = _run(report, coverage, steps, first, device)
             if isinstance(device, RtlDevice):
                 report.cycles += device.simulator.cycles
                 _note_waits(coverage, device.counters(), report.session.memory)
+        if what and end < len(steps):  # the device is closed: one thread can have only one simulation at a time
+            report.differences.append(_looked_at(report.session, what, steps[first:end], steps[end], make_device))
+        elif what:
+            report.differences.append(Difference(steps[-1].program, what, False, str(report.session.model)))
+        first = end + 1
+
+
+def _run(
+    report: Report, coverage: Coverage, steps: Sequence[Step], first: int, device: MemoryDevice
+) -> tuple[int, str]:
+    """Run steps from ``first`` on; which one ended otherwise than it must, or how many there are, and the problem."""
+    for index in range(first, len(steps)):
+        step = steps[index]
+        if what := step.difference(device):
+            return index, what
+        if cause := step.broken.case.cause:
+            report.errors += 1
+            coverage.hit("errors", cause.name.lower(), report.session.memory)
+    return len(steps), _stray_writes(device, steps)
 
 
 @contextmanager
