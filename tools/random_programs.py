@@ -49,6 +49,8 @@ RECORDED = 10_000
 """Programs of a run that is recorded."""
 MOST_DIFFERENCES = 5
 """A run ends when it has found so many."""
+STEPS = 20
+"""Lines about progress where there is no terminal for a bar."""
 PAGE = ROOT / "docs" / "random.md"
 _PART = re.compile(r"(?P<begin><!-- (?P<name>coverage|holes):begin -->\n).*?(?P<end><!-- (?P=name):end -->)", re.DOTALL)
 
@@ -121,6 +123,9 @@ def run_all(
             found.append(report)
             coverage.merge(report.counts)
             bars.advance(task, report.session.count)
+            done = sum(each.session.count for each in found)
+            if not console.is_terminal and done * STEPS // count != (done - report.session.count) * STEPS // count:
+                print(f"{done:,} of {count:,} programs", flush=True)
             show(report, seed, configs)
             differences += len(report.differences)
             if differences >= MOST_DIFFERENCES:

@@ -104,8 +104,8 @@ class Session:
         config = CONFIGS[self.config]
         if self.config in LAYERED and rng.random() < 0.08:
             return _layers(config, rng)
-        size = rng.choice([1, 2, 3, 4, 5, 6, 8, 10, 14, 20])
-        words = rng.choice([128, 256, 256, 512, 512, 1024, 2048])
+        size = rng.choice([1, 2, 3, 4, 5, 6, 8, 10, 14])
+        words = rng.choice([128, 128, 256, 256, 512, 1024, 2048])
         return random_case(config, size, rng.getrandbits(32), words)
 
     def errors(self, index: int) -> Iterator[Broken]:
