@@ -268,7 +268,7 @@ class RowWalker(wiring.Component):
         return m
 
     def _room(self, m: Module, kind: Value, place: Value, offset: Value) -> tuple[Value, Value]:
-        """Bytes that a step may take from ``place`` on if the row does not end, and whether the piece ends there."""
+        """Bytes that a step from ``place`` on takes if the row does not end, and whether the piece ends with them."""
         space, room, fills = Signal(range(self._piece + 1)), Signal(range(self._piece + 1)), Signal()
         m.d.comb += [space.eq(self._piece - place), room.eq(space), fills.eq(1)]
         with m.Switch(kind):

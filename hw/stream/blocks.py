@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from amaranth import Array, Module, Mux, Signal
-from amaranth.lib import enum, wiring
+from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from catenary.hw.matrix.signatures import BANKS, WEIGHT_BITS, fill_groups, fill_rows, lanes_of, tile_slots
@@ -47,6 +47,9 @@ class BlockReader(wiring.Component):
     each block of 16 columns of index and codes. For each group of lanes that a tile write holds, a cycle takes what
     fits of: 2 FP32, 4 pairs of scale and zero, one index word, 16 codes, or 8 of 8 bits. Of outliers, each of which is
     a pass of its own, it takes one; of a table two entries, every other cycle.
+
+    What a take is to bring is planned a cycle before it, or earlier: it follows from the header and from the takes
+    before, and a cycle is too short to find that and to look for it in the stream.
 
     Parameters:
         config: the accelerator.
@@ -140,7 +143,7 @@ class BlockReader(wiring.Component):
         affine = header.bits != BITS_CODES.index(8)
         sparse = header.kept != KEPT_CHOICES.index(BLOCK)
 
-        # Where we are: section, pass over the rows, items of the pass that are done (lanes, for codes).
+        # What is planned next: section, pass over the rows, items of the pass that are planned (lanes, for codes).
         section, begun = Signal(Section), Signal()
         passes_done = Signal(16)
         items_done = Signal(range(2 * lanes + 1))
@@ -212,17 +215,57 @@ class BlockReader(wiring.Component):
         pass_ends = left <= most
         m.d.comb += [
             count.eq(Mux(pass_ends, left, most)),
-            self.section.eq(section),
-            self.count.eq(count),
-            self.ends.eq(pass_ends & passes_end),
             self.kept.eq(header.kept),
             self.row_count.eq(header.rows),
             self.blocks.eq(header.blocks),
         ]
 
+        # A take, as it is planned, and the one that comes next.
+        take = data.StructLayout(
+            {
+                "section": Section,
+                "count": count.shape(),
+                "size": funnel.size.shape(),
+                "ends": 1,
+                "opens": 1,
+                "opens_slot": 1,
+                "complete": 1,  # no step of the row block comes after it
+                "final": 1,  # the last one of the row block
+                "bad": 1,  # the header does not count its groups right
+                "cell": self.cell.shape(),
+            }
+        )
+        planned, following = Signal(take, reset_less=True), Signal(take)
+        there, more = Signal(), Signal()  # `planned` is valid; there are more to be planned
+        plan = Signal()
+        ends = pass_ends & passes_end
+        of_codes = section == Section.CODES
+        m.d.comb += [
+            following.section.eq(section),
+            following.count.eq(count),
+            following.size.eq(size),
+            following.ends.eq(ends),
+            following.opens.eq(~begun),
+            following.opens_slot.eq((row == 0) & (turn == 0)),
+            following.complete.eq(ends & last_group),
+            following.final.eq(of_codes & ends & last_group),
+            following.bad.eq(of_codes & ends & (last_group != (groups_left == 1))),
+            plan.eq(more & (~there | funnel.take)),
+            self.section.eq(planned.section),
+            self.count.eq(planned.count),
+            self.ends.eq(planned.ends),
+            self.cell.eq(planned.cell),
+            self.cell.step.slot.eq(self.slot),
+            self.cell.step.bank.eq(self.bank),
+        ]
+        with m.If(funnel.take):
+            m.d.sync += there.eq(0)
+        with m.If(plan):
+            m.d.sync += [planned.eq(following), there.eq(1), more.eq(~(following.final | following.bad))]
+
         # The cell of a take of codes.
         half = Signal()
-        cell, step = self.cell, self.cell.step
+        cell, step = following.cell, following.cell.step
         masks = Array((1 << min(wide, groups - wide * number)) - 1 << wide * number for number in range(len(turns)))
         m.d.comb += [
             cell.row.eq(row),
@@ -232,19 +275,58 @@ class BlockReader(wiring.Component):
             cell.select.eq(Mux(sparse, Select.INDEX, Select.OWN)),
             cell.half.eq(half),
             cell.push.eq(pass_ends),
-            step.slot.eq(self.slot),
             step.kept.eq(header.kept),
             step.act_word.eq(block),
             step.first.eq((block == 0) & (header.outliers == 0)),
             step.last.eq(passes_end & last_group),
             step.rows.eq(header.rows),
             step.has_bias.eq(header.has_bias),
-            step.bank.eq(self.bank),
             # 8:16 has two tile writes in an index line.
             cell.following.eq(
                 (pass_ends & ~paired) | ((pass_ends | turn_ends) & (half | (header.kept != KEPT_CHOICES.index(HALVED))))
             ),
         ]
+
+        new_group, constants_end = Signal(), Signal()
+        with m.If(plan):
+            m.d.sync += [begun.eq(1), items_done.eq(items_done + most)]
+            with m.If(section == Section.CODES):
+                m.d.sync += turn.eq(Mux(turn_ends, 0, turn + 1))
+                with m.If(turn_ends):
+                    m.d.sync += [row.eq(row + 1), half.eq(~half)]
+            with m.If(pass_ends):
+                m.d.sync += [items_done.eq(0), passes_done.eq(Mux(passes_end, 0, passes_done + steps))]
+                with m.If(section == Section.CODES):
+                    m.d.sync += [block.eq(block + 1), row.eq(0), turn.eq(0), half.eq(paired & ~half)]
+            with m.If(pass_ends & passes_end):
+                m.d.sync += begun.eq(0)
+                with m.Switch(section):
+                    with m.Case(Section.TABLE):
+                        m.d.sync += section.eq(Section.SCALES)
+                    with m.Case(Section.SCALES):
+                        with m.If(header.has_bias):
+                            m.d.sync += section.eq(Section.BIAS)
+                        with m.Else():
+                            m.d.comb += constants_end.eq(1)
+                    with m.Case(Section.BIAS):
+                        m.d.comb += constants_end.eq(1)
+                    with m.Case(Section.OUTLIERS):
+                        m.d.comb += new_group.eq(1)
+                    with m.Case(Section.PARAMS):
+                        m.d.sync += section.eq(Mux(sparse, Section.INDEX, Section.CODES))
+                    with m.Case(Section.INDEX):
+                        m.d.sync += section.eq(Section.CODES)
+                    with m.Case(Section.CODES):
+                        m.d.sync += [
+                            half.eq(0),
+                            blocks_left.eq(blocks_left - group_blocks),
+                            groups_left.eq(groups_left - 1),
+                        ]
+                        m.d.comb += new_group.eq(1)
+        with m.If(constants_end & (header.outliers != 0)):
+            m.d.sync += section.eq(Section.OUTLIERS)
+        with m.Elif(new_group | constants_end):
+            m.d.sync += section.eq(Mux(affine, Section.PARAMS, Mux(sparse, Section.INDEX, Section.CODES)))
 
         room, settled = Signal(), Signal()
         m.d.comb += settled.eq(~self.table_busy & ~self.outliers_busy)
@@ -268,7 +350,21 @@ class BlockReader(wiring.Component):
                     m.next = "ARRIVAL"
 
             with m.State("ARRIVAL"), m.If(self.arrived):
-                m.d.sync += header.eq(self.data)
+                m.d.sync += [
+                    header.eq(self.data),
+                    section.eq(Mux(self.data.table == 0, Section.SCALES, Section.TABLE)),
+                    begun.eq(0),
+                    items_done.eq(0),
+                    passes_done.eq(0),
+                    row.eq(0),
+                    turn.eq(0),
+                    half.eq(0),
+                    groups_left.eq(self.data.groups),
+                    blocks_left.eq(self.data.blocks),
+                    block.eq(0),
+                    there.eq(0),
+                    more.eq(1),
+                ]
                 m.next = "CHECK"
 
             with m.State("CHECK"):
@@ -276,18 +372,6 @@ class BlockReader(wiring.Component):
                     self.bank_claim.eq(check.ok),
                     self.outliers_clear.eq(1),
                     self.table_restore.eq(header.table == 0),
-                ]
-                m.d.sync += [
-                    section.eq(Mux(header.table == 0, Section.SCALES, Section.TABLE)),
-                    begun.eq(0),
-                    items_done.eq(0),
-                    passes_done.eq(0),
-                    row.eq(0),
-                    turn.eq(0),
-                    half.eq(0),
-                    groups_left.eq(header.groups),
-                    blocks_left.eq(header.blocks),
-                    block.eq(0),
                 ]
                 with m.If(~check.ok):
                     m.next = "BAD"
@@ -297,13 +381,13 @@ class BlockReader(wiring.Component):
 
             with m.State("SECTION"):
                 m.d.comb += [
-                    funnel.size.eq(size),
-                    funnel.pads.eq(self.ends),
+                    funnel.size.eq(planned.size),
+                    funnel.pads.eq(planned.ends),
                     room.eq(settled),
                     self.waiting.eq(room & ~funnel.ready),
                     funnel.take.eq(room & funnel.ready & ~funnel.truncated),
                 ]
-                with m.Switch(section):
+                with m.Switch(planned.section):
                     with m.Case(Section.TABLE):
                         m.d.comb += room.eq(self.table_room)
                     with m.Case(Section.SCALES, Section.BIAS):
@@ -311,69 +395,23 @@ class BlockReader(wiring.Component):
                     with m.Case(Section.OUTLIERS):
                         m.d.comb += room.eq(self.outliers_room)
                     with m.Case(Section.PARAMS):
-                        m.d.comb += room.eq(settled & (begun | ~self.params_busy))
+                        m.d.comb += room.eq(settled & ~(planned.opens & self.params_busy))
                     with m.Case(Section.CODES):
                         # The last step must find all constants written.
-                        complete = step.last & pass_ends
-                        opens_slot = (row == 0) & (turn == 0)
                         m.d.comb += [
                             room.eq(
                                 settled
-                                & (~opens_slot | self.slot_free)
-                                & ~(complete & self.constants_pending)
+                                & (~planned.opens_slot | self.slot_free)
+                                & ~(planned.complete & self.constants_pending)
                                 & (self.params_ready | ~affine)
                             ),
-                            self.slot_claim.eq(funnel.take & opens_slot),
+                            self.slot_claim.eq(funnel.take & planned.opens_slot),
                         ]
-                m.d.comb += self.opens.eq(funnel.take & ~begun)
-                with m.If(funnel.truncated | self.outliers_bad):
+                m.d.comb += self.opens.eq(funnel.take & planned.opens)
+                with m.If(funnel.truncated | self.outliers_bad | (funnel.take & planned.bad)):
                     m.next = "BAD"
-
-                new_group, constants_end = Signal(), Signal()
-                with m.If(funnel.take):
-                    m.d.sync += [begun.eq(1), items_done.eq(items_done + most)]
-                    with m.If(section == Section.CODES):
-                        m.d.sync += turn.eq(Mux(turn_ends, 0, turn + 1))
-                        with m.If(turn_ends):
-                            m.d.sync += [row.eq(row + 1), half.eq(~half)]
-                    with m.If(pass_ends):
-                        m.d.sync += [items_done.eq(0), passes_done.eq(Mux(passes_end, 0, passes_done + steps))]
-                        with m.If(section == Section.CODES):
-                            m.d.sync += [block.eq(block + 1), row.eq(0), turn.eq(0), half.eq(paired & ~half)]
-                    with m.If(pass_ends & passes_end):
-                        m.d.sync += begun.eq(0)
-                        with m.Switch(section):
-                            with m.Case(Section.TABLE):
-                                m.d.sync += section.eq(Section.SCALES)
-                            with m.Case(Section.SCALES):
-                                with m.If(header.has_bias):
-                                    m.d.sync += section.eq(Section.BIAS)
-                                with m.Else():
-                                    m.d.comb += constants_end.eq(1)
-                            with m.Case(Section.BIAS):
-                                m.d.comb += constants_end.eq(1)
-                            with m.Case(Section.OUTLIERS):
-                                m.d.comb += new_group.eq(1)
-                            with m.Case(Section.PARAMS):
-                                m.d.sync += section.eq(Mux(sparse, Section.INDEX, Section.CODES))
-                            with m.Case(Section.INDEX):
-                                m.d.sync += section.eq(Section.CODES)
-                            with m.Case(Section.CODES):
-                                m.d.sync += [
-                                    half.eq(0),
-                                    blocks_left.eq(blocks_left - group_blocks),
-                                    groups_left.eq(groups_left - 1),
-                                ]
-                                with m.If(last_group != (groups_left == 1)):
-                                    m.next = "BAD"
-                                with m.Elif(last_group):
-                                    m.next = "END"
-                                with m.Else():
-                                    m.d.comb += new_group.eq(1)
-                with m.If(constants_end & (header.outliers != 0)):
-                    m.d.sync += section.eq(Section.OUTLIERS)
-                with m.Elif(new_group | constants_end):
-                    m.d.sync += section.eq(Mux(affine, Section.PARAMS, Mux(sparse, Section.INDEX, Section.CODES)))
+                with m.Elif(funnel.take & planned.final):
+                    m.next = "END"
 
             # What is left of the last line behind the last row block is dropped, unless another row block follows.
             with m.State("END"):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -162,19 +162,18 @@ class Funnel(wiring.Component):
         phase = Signal(range(self._atom))  # place of the first unit in its atom
 
         end, touched, dropped = Signal(len(port.size) + 1), Signal.like(head.need), Signal.like(head.drop)
-        begun, reached = Signal.like(phase), Signal.like(phase)  # where the take begins in its atom, and ends
-        over = Signal.like(phase)
+        begun = Signal.like(phase)  # where the take begins in its atom
+        padded = Signal.like(head.need)
         m.d.comb += [
             end.eq(skew + port.size),
-            touched.eq((end + UNIT_BITS - 1) // UNIT_BITS),
+            touched.eq((port.size + (skew + (UNIT_BITS - 1))) // UNIT_BITS),
             begun.eq(Mux(port.begin, 0, phase)),
-            reached.eq(self._in_atom(begun + touched)),
-            over.eq(Mux(reached == 0, 0, self._atom - reached)),
+            padded.eq(self._padded(port.size, skew, begun, touched)),
             head.need.eq(touched),
             dropped.eq(Mux(port.line, head.rest, end // UNIT_BITS)),
         ]
         with m.If(port.pads):
-            m.d.comb += [head.need.eq(touched + over), dropped.eq(touched + over)]
+            m.d.comb += [head.need.eq(padded), dropped.eq(padded)]
         with m.If(port.skip):
             m.d.comb += [head.need.eq(head.rest), dropped.eq(head.rest)]
         at_load = ~head.mid_line & head.load_over & (skew == 0)
@@ -189,11 +188,24 @@ class Funnel(wiring.Component):
             port.padding.eq(head.line_last & (head.window[:8] == 0)),
             self.load.eq(port.take),
             self.skew.eq(skew),
-            head.drop.eq(Mux(acts, dropped, 0)),
+            head.drop.eq(dropped),
+            head.drops.eq(acts),
         ]
         with m.If(acts):
             m.d.sync += [skew.eq(Mux(port.pads | port.skip, 0, end)), phase.eq(self._in_atom(begun + dropped))]
         return m
+
+    def _padded(self, size: Value, skew: Value, begun: Value, touched: Value) -> Value:
+        """Units up to the end of the atom in which ``size`` bits end that begin at bit ``skew`` of unit ``begun``."""
+        power = exact_log2(self._atom) if self._atom & (self._atom - 1) == 0 else None
+        if power is None:
+            reached = self._in_atom(begun + touched)
+            return touched + Mux(reached == 0, 0, self._atom - reached)
+        # With begun = 0 that is size + skew, rounded up. Else the first atom is shorter by `begun`, and what it adds to
+        # the sum is one less than what it lacks. So one addition does for both, of what is known early.
+        atom_bits = UNIT_BITS << power
+        before = Mux(begun == 0, skew + (atom_bits - 1), Cat(skew, begun) - 1)[: atom_bits.bit_length()]
+        return Cat((-begun)[:power], (size + before) >> atom_bits.bit_length() - 1)
 
     def _in_atom(self, units: Value) -> Value:
         """``units`` modulo an atom."""

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
@@ -73,7 +73,8 @@ class HeadSignature(wiring.Signature):
         settled: ``mid_line`` and ``rest`` are valid.
         line_last: the line is the last of its load.
         load_over: the line before it was (at the start: 1).
-        drop: units to remove at the end of this cycle; at most ``need``, and only when they are there.
+        drop: units to remove at the end of this cycle if ``drops``; at most ``need``.
+        drops: remove them; only when they are there. Comes late in a cycle.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -90,6 +91,7 @@ class HeadSignature(wiring.Signature):
                 "line_last": Out(1),
                 "load_over": Out(1),
                 "drop": In(drops),
+                "drops": In(1),
             }
         )
 
@@ -126,36 +128,36 @@ class Gearbox(wiring.Component):
         lasts = [Signal(name=f"last_{i}", reset_less=True) for i in range(places)]
         count = Signal(range(places + 1))
         level = Signal(range(places * line + 1))
-        offset, after = (Signal(range(line + drop_units(self._config)), name=name) for name in ("offset", "after"))
+        offset = Signal(range(line + drop_units(self._config)))
         settled = Signal()
 
+        # What happens in a cycle in which units are dropped, and in one in which none are, is found before it is known
+        # which one this is.
         most = leaving_lines(self._config)
-        push, pops, end = Signal(), Signal(range(most + 1)), Signal.like(count)
+        push, pops = Signal(), Signal(range(most + 1))
+        kept, dropping = self._leaving(m, offset, "kept"), self._leaving(m, offset + head.drop, "dropping")
         m.d.comb += [
             settled.eq(offset < line),
-            after.eq(offset + head.drop),
-            pops.eq(sum(after >= (place + 1) * line for place in range(most))),
-            end.eq(count - pops),
+            pops.eq(Mux(head.drops, dropping.pops, kept.pops)),
             self.lines.ready.eq((count != places) | (pops != 0)),
             push.eq(self.lines.valid & self.lines.ready),
         ]
+        m.d.sync += [
+            offset.eq(Mux(head.drops, dropping.offset, kept.offset)),
+            count.eq(count - pops + push),
+            level.eq(Mux(head.drops, level - head.drop, level) + Mux(push, line, 0)),
+        ]
         over = Signal(init=1)
         for place in range(places):
-            with m.If(push & (end == place)):
+            free = Cat((pops == leave) & (count == place + leave) for leave in range(most + 1)).any()
+            with m.If(push & free):
                 m.d.sync += [queue[place].eq(self.lines.payload.data), lasts[place].eq(self.lines.payload.last)]
             for leave in range(1, min(most, places - 1 - place) + 1):
                 with m.Elif(pops == leave):
                     m.d.sync += [queue[place].eq(queue[place + leave]), lasts[place].eq(lasts[place + leave])]
-        with m.Switch(pops):
-            for leave in range(1, most + 1):
-                with m.Case(leave):
-                    m.d.sync += [over.eq(lasts[leave - 1]), offset.eq(after - leave * line)]
-            with m.Default(), m.If(head.drop != 0):
-                m.d.sync += offset.eq(after)
-        with m.If(push | (pops != 0)):
-            m.d.sync += count.eq(end + push)
-        with m.If(push | (head.drop != 0)):
-            m.d.sync += level.eq(level + Mux(push, line, 0) - head.drop)
+        for leave in range(1, most + 1):
+            with m.If(pops == leave):
+                m.d.sync += over.eq(lasts[leave - 1])
 
         # Each stage of the shifter shows no more than the stages behind it can reach.
         shown, width = Cat(queue), window_units(self._config)
@@ -166,8 +168,8 @@ class Gearbox(wiring.Component):
             m.d.comb += stage.eq(Mux(offset[bit], shown[step * UNIT_BITS :], shown)[:size])
             shown = stage
 
-        reach = offset + head.need
-        crossed = [lasts[place] & (count > place) & (reach > (place + 1) * line) for place in range(places)]
+        bounds = [(place + 1) * line - offset for place in range(places)]  # negative where the line has been used up
+        crossed = [lasts[place] & (count > place) & (head.need > bound) for place, bound in enumerate(bounds)]
         m.d.comb += [
             head.window.eq(shown),
             head.there.eq(settled & (level >= head.need)),
@@ -180,3 +182,14 @@ class Gearbox(wiring.Component):
             self.empty.eq(count == 0),
         ]
         return m
+
+    def _leaving(self, m: Module, offset: Value, name: str) -> data.View:
+        """Lines that leave if the next unit has this offset, and what its offset is then."""
+        line, most = line_units(self._config), leaving_lines(self._config)
+        size = range(line + drop_units(self._config))
+        found = Signal(data.StructLayout({"pops": range(most + 1), "offset": size}), name=name)
+        m.d.comb += found.offset.eq(offset)
+        for leave in range(1, most + 1):
+            with m.If(offset >= leave * line):
+                m.d.comb += [found.pops.eq(leave), found.offset.eq(offset - leave * line)]
+        return found

@@ -133,10 +133,15 @@ class Packer(wiring.Component):
     ) -> None:
         """From the door to A, word by word, both parts of each."""
         row, second = Signal(A_ADDRESS_BITS + 1), Signal()
-        lower_row, address = Signal(A_ADDRESS_BITS + 1), Signal(A_ADDRESS_BITS + 2)
+        high_at, low_at, address = (Signal(A_ADDRESS_BITS + 2, name=name) for name in ("high_at", "low_at", "address"))
+        lower_row, next_row = Signal.like(row), Signal.like(row)
+        with m.If(self.load):
+            m.d.comb += next_row.eq(self.codes.address)
+        with m.Else():
+            m.d.comb += next_row.eq(Mux(self.codes.two, _next(lower_row, self.codes.stride), lower_row))
         m.d.comb += [
             lower_row.eq(_next(row, self.codes.stride)),
-            address.eq(Mux(second, lower_row, row) + word),
+            address.eq(Mux(second, low_at, high_at)),
             self.fault.eq((waiting != 0) & address[A_ADDRESS_BITS:].any()),
             self.write.request.valid.eq((waiting != 0) & ~self.fault),
             self.write.request.payload.address.eq(address),
@@ -147,11 +152,11 @@ class Packer(wiring.Component):
             m.d.sync += second.eq(~second & self.codes.two)
             with m.If(second | ~self.codes.two):
                 m.d.sync += [word.eq(word + 1), waiting.eq(waiting - 1)]
+                m.d.sync += [high_at.eq(high_at + 1), low_at.eq(low_at + 1)]
                 m.d.sync += [door[at].eq(door[at + 1]) for door in (high, low) for at in range(len(high) - 1)]
-        with m.If(finished):
-            m.d.sync += [word.eq(0), row.eq(Mux(self.codes.two, _next(lower_row, self.codes.stride), lower_row))]
-        with m.If(self.load):
-            m.d.sync += [word.eq(0), row.eq(self.codes.address)]
+        with m.If(finished | self.load):
+            m.d.sync += [word.eq(0), row.eq(next_row)]
+            m.d.sync += [high_at.eq(next_row), low_at.eq(_next(next_row, self.codes.stride))]
 
 
 def _next(row, stride):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from catenary.hw.buffers.signatures import A_LATENCY
-from catenary.hw.matrix.signatures import fill_groups, groups_of, lanes_of, tile_slots
+from catenary.hw.matrix.signatures import BANKS, fill_groups, groups_of, lanes_of, tile_slots
 from catenary.hw.stream.front import StreamFront
 from catenary.isa.opcodes import Opcode
 from catenary.isa.tensors import BLOCK
@@ -77,7 +77,7 @@ class FrontDriver:
         self.lines.clear()
         shape = tile_slots(self.config), lanes_of(self.config)
         self.weights, self.index = np.zeros(shape, np.int8), np.zeros(shape, np.int64)
-        self.constants = np.zeros((2, 2, lanes_of(self.config)), np.uint32)  # bank, bias, row
+        self.constants = np.zeros((BANKS, 2, lanes_of(self.config)), np.uint32)  # bank, bias, row
         self.in_use: deque[int] = deque()  # slots of steps that the array has not finished
         self.emitting: deque[int] = deque()  # banks whose last step has been taken
         self.next_slot = 0
