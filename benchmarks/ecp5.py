@@ -85,7 +85,7 @@ def synthesise(flatten: bool) -> Synthesis:
         (folder / "done").touch()
     modules = json.loads((folder / "cells.json").read_text(encoding="utf-8"))["modules"]
     own = {name.removeprefix("\\"): Counter(module["num_cells_by_type"]) for name, module in modules.items()}
-    return Synthesis({name: _total(name, own) for name in own}, folder / "core.json")
+    return Synthesis({name: total_cells(name, own) for name in own}, folder / "core.json")
 
 
 def _script(flatten: bool) -> str:
@@ -107,12 +107,12 @@ def _script(flatten: bool) -> str:
     return "; ".join(steps)
 
 
-def _total(name: str, own: Mapping[str, Counter[str]]) -> Counter[str]:
+def total_cells(name: str, own: Mapping[str, Counter[str]]) -> Counter[str]:
     """Cells of a module and of what it holds, without the instances themselves."""
     total: Counter[str] = Counter()
     for cell, count in own[name].items():
         if cell in own:
-            total.update({inner: count * number for inner, number in _total(cell, own).items()})
+            total.update({inner: count * number for inner, number in total_cells(cell, own).items()})
         else:
             total[cell] += count
     return total

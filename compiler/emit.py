@@ -190,14 +190,17 @@ def _stage_body(frame: Frame, embed: EmbedEmitter | None, logit_row: Operand) ->
 
 
 def _load_constants(frame: Frame) -> None:
-    words = frame.buffers.constants.size
-    if not words:
+    """Those of each node by themselves, so that the first one can begin."""
+    parts, config = frame.plans.memory.constants[frame.schedule.stage.name].parts, frame.plans.config
+    if not parts:
         return
     with frame.b.scope(1) as (line,):
         frame.descriptor(line, frame.table.constants)
-        load = Load(
-            buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(0, frame.buffers.constants.start),
-            memory=Operand(line), rows=Operand(0, 1), elements=Operand(0, words),
-            row_lines=frame.plans.config.lines(words * MemoryFormat.F32.bytes),
-        )  # fmt: skip
-        frame.emit(load, [], [frame.buffers.constants])
+        for start, words in parts:
+            place = frame.constants(start, words)
+            load = Load(
+                buffer=Buffer.V, format=MemoryFormat.F32, address=Operand(0, place.start),
+                memory=Operand(line, config.lines(start * MemoryFormat.F32.bytes)), rows=Operand(0, 1),
+                elements=Operand(0, words), row_lines=config.lines(words * MemoryFormat.F32.bytes),
+            )  # fmt: skip
+            frame.emit(load, [], [place])

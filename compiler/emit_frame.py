@@ -73,6 +73,10 @@ class Frame:
         """What the stage's descriptor row holds."""
         return self.plans.memory.rows[self.schedule.stage.name]
 
+    def constants(self, start: int, words: int) -> Region:
+        """Place of some of the stage's constants."""
+        return Region("V", self.buffers.constants.start + start, words)
+
     def slot(self, name: str) -> Slot:
         """Place of value ``name``; its region is that of one row if the pass handles a single token."""
         slot = self.buffers.values[name]

@@ -42,16 +42,17 @@ def emit_node(frame: Frame, node: Norm | Quantize | Apply | Combine) -> None:
     width = frame.width(node.out)
     match node:
         case Norm():
-            x, constants = frame.slot(node.x), frame.buffers.constants
-            offsets = frame.plans.memory.constants[frame.schedule.stage.name].offsets
-            bias = 0 if node.bias is None else constants.start + offsets[node.bias]
+            x, start = frame.slot(node.x), frame.buffers.constants.start
+            constants = frame.plans.memory.constants[frame.schedule.stage.name]
+            bias = 0 if node.bias is None else start + constants.offsets[node.bias]
             insn: Instruction = NormInstruction(
                 function=NormFunction[node.kind.name], dst=Operand(0, out.start), dst_stride=out.stride,
                 x=frame.at(node.x), x_stride=x.stride, rows=frame.tokens, elements=width,
-                weight=Operand(0, constants.start + offsets[node.weight]), has_bias=node.bias is not None,
+                weight=Operand(0, start + constants.offsets[node.weight]), has_bias=node.bias is not None,
                 bias=Operand(0, bias), eps=node.eps,
             )  # fmt: skip
-            frame.emit(insn, [x.region, constants], [out.region])
+            parts = {constants.part(template) for template in (node.weight, node.bias) if template is not None}
+            frame.emit(insn, [x.region, *(frame.constants(*part) for part in sorted(parts))], [out.region])
         case Quantize():
             x = frame.slot(node.x)
             assert out.scales is not None

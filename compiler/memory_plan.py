@@ -99,15 +99,21 @@ class StageTable:
 
 @dataclass(frozen=True)
 class Constants:
-    """Norm weights and biases of a stage, one float after the other.
+    """Norm weights and biases of a stage; those of a node begin a line, so that they are loaded by themselves.
 
     Attributes:
         offsets: word offset by tensor template.
+        parts: word offsets and number of words of those of each node, where an earlier node has not the same.
         words: floats in all.
     """
 
     offsets: Mapping[str, int]
+    parts: Sequence[tuple[int, int]]
     words: int
+
+    def part(self, template: str) -> tuple[int, int]:
+        """The part that has a tensor."""
+        return next((at, size) for at, size in self.parts if at <= self.offsets[template] < at + size)
 
 
 @dataclass(frozen=True)
@@ -195,7 +201,7 @@ def plan_memory(
         segments = plan.linears()
         table = StageTable(first, len(segments), len(plan.attentions()))
         rows[plan.stage.name] = table
-        constants[plan.stage.name] = _constants(graph, plan)
+        constants[plan.stage.name] = _constants(graph, plan, config)
         for layer in range(plan.stage.repeat):
             for segment in segments:
                 placed, size = _write_segment(graph, plan, layer, segment, config, image, refs)
@@ -323,16 +329,21 @@ def _place_matrices(
     return placed
 
 
-def _constants(graph: Graph, plan: StageSchedule) -> Constants:
+def _constants(graph: Graph, plan: StageSchedule, config: AcceleratorConfig) -> Constants:
     offsets: dict[str, int] = {}
+    parts: list[tuple[int, int]] = []
     words = 0
     for step in plan.steps:
         if isinstance(step, NodeStep) and isinstance(step.node, Norm):
+            start = words
             for template in (step.node.weight, step.node.bias):
                 if template is not None and template not in offsets:
                     offsets[template] = words
                     words += graph.tensors[plan.stage.tensor(template, 0)].shape[0]
-    return Constants(offsets, words)
+            if words > start:
+                parts.append((start, words - start))
+                words = round_up(words, math.lcm(config.line_bytes, 4) // 4)
+    return Constants(offsets, parts, words)
 
 
 def _write_constants(

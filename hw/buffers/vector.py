@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.arbiter import Arbiter
-from catenary.hw.buffers.signatures import V_ADDRESS_BITS, VRead, VWrite
+from catenary.hw.buffers.signatures import VRead, VWrite
 from catenary.isa.config import AcceleratorConfig
 
 
@@ -45,12 +45,10 @@ class VectorBuffer(wiring.Component):
         for client, write in enumerate(self.writes):
             wiring.connect(m, wiring.flipped(write.request), writing.requests[client])
 
-        # Cycle 1: rows of the banks. The end of the beat has one bit more than an address.
+        # Cycle 1: rows of the banks.
         source, target = reading.payload, writing.payload
-        read_end, write_end = Signal(V_ADDRESS_BITS + 1), Signal(V_ADDRESS_BITS + 1)
-        m.d.comb += [read_end.eq(source.address + source.count), write_end.eq(target.address + target.count)]
         read_fault, write_fault = Signal(), Signal()
-        m.d.comb += [read_fault.eq(read_end > words), write_fault.eq(write_end > words)]
+        m.d.comb += [read_fault.eq(self._outside(source)), write_fault.eq(self._outside(target))]
         outputs = []
         turned = self._turned(m, list(target.data), -target.address[: self._rotation], "write")
         for bank in range(lanes):
@@ -85,6 +83,12 @@ class VectorBuffer(wiring.Component):
         for client, write in enumerate(self.writes):
             m.d.sync += write.fault.eq(writing.valid & (writing.client == client) & write_fault)
         return m
+
+    def _outside(self, beat):
+        """Whether a beat reaches behind the last row, without a carry over the whole address."""
+        rows = self._config.vector_words // self._lanes
+        row, first = beat.address[self._rotation :], beat.address[: self._rotation]
+        return (row >= rows) | ((row == rows - 1) & (first + beat.count > self._lanes))
 
     def _row(self, address, bank: int):
         """Row of ``bank`` in the beat that begins at ``address``."""

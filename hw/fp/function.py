@@ -64,7 +64,7 @@ class FunctionUnit(wiring.Component):
         o: the result for function and argument of ``latency`` enabled cycles ago.
     """
 
-    latency = Exponential.latency + Evaluator.latency + 3
+    latency = Exponential.latency + Evaluator.latency + 4
 
     function: In(Function)
     x: In(32)
@@ -83,7 +83,15 @@ class FunctionUnit(wiring.Component):
         function = delay(m, self.enable, self.function, exponential.latency, "function")
         number = delay(m, self.enable, Float32(self.x), exponential.latency, "number")
 
-        # 8 to 11: one value from the tables.
+        # 8: what the table of a sigmoid or of an odd function is asked for, and the factor.
+        factor = Signal(isa.VALUE_BITS + 1)
+        fixed = delay(m, self.enable, self._fixed(m, exponential, function, number), 1, "fixed")
+        self._factor(m, exponential, function, number, factor)
+        power = delay(m, self.enable, exponential.power, 1, "power")
+        function = delay(m, self.enable, function, 1, "asked_function")
+        number = delay(m, self.enable, number, 1, "asked_number")
+
+        # 9 to 12: one value from the tables.
         m.submodules.evaluator = evaluator = Evaluator()
         m.submodules.tables = tables = Tables()
         entry = tables.entries[0]
@@ -94,10 +102,7 @@ class FunctionUnit(wiring.Component):
             exponential.coefficients.eq(tables.rows[1]),
         ]
         outcome = Signal(Outcome)
-        factor = Signal(isa.VALUE_BITS + 1)
         m.d.comb += [evaluator.enable.eq(self.enable), outcome.nan.eq(number.is_nan())]
-        fixed = self._fixed(m, exponential, function, number)
-        self._factor(m, exponential, function, number, factor)
         exponent = Signal(_Exponent)
         with m.Switch(function):
             with m.Case(Function.RECIPROCAL):
@@ -108,7 +113,7 @@ class FunctionUnit(wiring.Component):
                 m.d.comb += [
                     entry.eq(entry_of(isa.RECIPROCAL, Const(0, 8))),  # 1/1, exactly 1.0
                     exponent.base.eq(BIAS),
-                    exponent.offset.eq(exponential.power),
+                    exponent.offset.eq(power),
                 ]
             with m.Case(Function.SIGMOID):
                 # e = exp(-|x|) in fixed point is 0 to 1 inclusive; if it is 1, then 1 + e is 2.
@@ -116,7 +121,7 @@ class FunctionUnit(wiring.Component):
                     entry.eq(entry_of(isa.RECIPROCAL, fixed[isa.FRACTION_BITS : -1])),
                     evaluator.x.eq(fixed[: isa.FRACTION_BITS]),
                     exponent.base.eq(BIAS - 1),
-                    exponent.offset.eq(Mux(number.sign, exponential.power, 0)),
+                    exponent.offset.eq(Mux(number.sign, power, 0)),
                     exponent.one_more.eq(~fixed[-1]),
                 ]
             with m.Case(*ODD):
@@ -126,13 +131,13 @@ class FunctionUnit(wiring.Component):
             (Cat(1, (exponent.base - 1)[: len(exponent.base)]) + Cat(exponent.one_more, exponent.offset))[1:]
         )
         outcome = delay(m, self.enable, outcome, evaluator.latency, "outcome")
-        factor = delay(m, self.enable, factor, evaluator.latency, "factor")
+        factor = delay(m, self.enable, factor, 1 + evaluator.latency, "factor")
 
-        # 12 and 13: times the factor.
+        # 13 and 14: times the factor.
         product = delay(m, self.enable, product_of(m, self.enable, evaluator.value, factor, "product"), 1, "rounding")
         outcome = delay(m, self.enable, outcome, 2, "outcome_product")
 
-        # 14: round. The value is at least 1/2 and below 2, the factor at least 1 and below 2.
+        # 15: round. The value is at least 1/2 and below 2, the factor at least 1 and below 2.
         normal = Signal(MANTISSA_BITS + 2)
         octaves = Signal(2)
         for above, condition in enumerate((~product[-2] & ~product[-1], product[-2] & ~product[-1], product[-1])):

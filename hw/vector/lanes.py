@@ -25,7 +25,8 @@ class Lanes(wiring.Component):
 
     Members:
         enable: while 0, everything holds.
-        start: a beat starts; only while enabled.
+        start: a beat starts; only while enabled and ``offered``.
+        offered: a beat waits to start. Known earlier in a cycle than whether it does.
         beat: which one.
         words: what V has answered.
         scalar_q, scalar_c: the scalars that it names.
@@ -44,6 +45,7 @@ class Lanes(wiring.Component):
             {
                 "enable": In(1),
                 "start": In(1),
+                "offered": In(1),
                 "beat": In(beat_layout(config)),
                 "words": In(words),
                 "scalar_q": In(32),
@@ -98,7 +100,7 @@ class Lanes(wiring.Component):
             self.apply.eq(stages[-1].apply),
             self.function.eq(stages[-1].function),
         ]
-        moves = self.enable & (self.start | self.busy)
+        moves = self.enable & (self.offered | self.busy)
         with m.If(moves):
             m.d.sync += valid.eq(Cat(self.start, valid))
             m.d.sync += [after.eq(before) for after, before in zip(stages, [entering, *stages[:-1]], strict=True)]

@@ -157,6 +157,7 @@ class VectorUnit(wiring.Component):
             slow_tickets.w_en.eq(issue.start & beat.compute.apply),
             lanes.enable.eq(advance),
             lanes.start.eq(issue.start),
+            lanes.offered.eq(waiting.r_rdy),
             lanes.beat.eq(beat),
             lanes.words.eq(operands.r_data),
             lanes.scalar_q.eq(scalars.q),
