@@ -123,7 +123,7 @@ def multiply(d: Draft, columns: int, rows: int) -> None:
     if d.often(0.04):  # for nobody, which takes nothing off the stream
         with suppress(NoRoomError):
             _multiply(d, columns, d.rng.randint(0, 9), 0, False)
-    for _ in range(20):
+    for _ in range(200):
         tokens = 1 if single else tokens_at_all(d, d.config.mm_tokens)
         try:
             _multiply(d, columns, rows, tokens, single)
@@ -231,7 +231,7 @@ def score(d: Draft) -> None:
     """SCORE: of rows in A, or several out of one load, perhaps with a linear layer behind them."""
     depth = d.size(KEY_LIMIT)
     if d.often(0.4):
-        _score(d, depth, d.rows_at_all(min(40, d.arenas["V"].size // 4)), None)
+        _score(d, depth, d.rows_at_all(min(40, d.arenas["V"].size // 4)), None, d.config.mm_tokens)
         return
     layout, together = layout_of(d, depth), key_pack(d.config)
     if together and d.often(0.6):
@@ -248,9 +248,9 @@ def score(d: Draft) -> None:
     blocks = sum(-(-count >> layout.pack) for count in counts)
     _stream_rows(d, layout, blocks << layout.pack)
     for count in counts:
-        for _ in range(20):
+        for attempt in range(200):
             try:
-                _score(d, depth, count, layout)
+                _score(d, depth, count, layout, 1 if attempt > 20 else d.config.mm_tokens)
             except NoRoomError:
                 continue
             break
@@ -261,8 +261,8 @@ def score(d: Draft) -> None:
     d.streaming = False
 
 
-def _score(d: Draft, depth: int, rows: int, layout: RowLayout | None) -> None:
-    tokens, words = 0 if d.often(0.03) else tokens_at_all(d, d.config.mm_tokens), code_words(depth)
+def _score(d: Draft, depth: int, rows: int, layout: RowLayout | None, most: int) -> None:
+    tokens, words = 0 if d.often(0.03) else tokens_at_all(d, most), code_words(depth)
     fields, reads = (_stream_fields(layout), []) if layout else _kept_rows(d, rows, depth)
     act_stride, out_stride = d.stride(words), d.stride(rows, disjoint=True, bits=20)
     act = d.rows_place("A", act_stride, tokens, words)

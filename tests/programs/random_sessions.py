@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from catenary.isa.config import AcceleratorConfig
 from catenary.isa.errors import CatenaryError
@@ -64,6 +65,8 @@ MEMORIES: Mapping[str, Callable[[random.Random, int], MemoryModel]] = {
 }  # fmt: skip
 """Kinds of memory. ``stalling`` holds every channel up at random, the host's too."""
 
+Made = TypeVar("Made")
+
 MakeDevice = Callable[[AcceleratorConfig, MemoryModel], MemoryDevice]
 
 
@@ -103,24 +106,24 @@ class Session:
         rng = self.draw("program", index)
         config = CONFIGS[self.config]
         if self.config in LAYERED and rng.random() < 0.08:
-            return _layers(config, rng)
+            return _with_room(lambda: layer_case(config, rng.getrandbits(32), layers=1).case)
         size = rng.choice([1, 2, 3, 4, 5, 6, 8, 10, 14])
         words = rng.choice([128, 128, 256, 256, 512, 1024, 2048])
-        return random_case(config, size, rng.getrandbits(32), words)
+        return _with_room(lambda: random_case(config, size, rng.getrandbits(32), words))
 
     def errors(self, index: int) -> Iterator[Broken]:
         """What goes wrong before program ``index``."""
         rng = self.draw("errors", index)
         while rng.random() < ERRORS:
-            yield broken_case(CONFIGS[self.config], rng.getrandbits(32))
+            yield _with_room(lambda: broken_case(CONFIGS[self.config], rng.getrandbits(32)))
 
 
-def _layers(config: AcceleratorConfig, rng: random.Random) -> Case:
-    """Whole linear layers, of the next seed that finds room for its tokens."""
+def _with_room(make: Callable[[], Made]) -> Made:
+    """What ``make`` makes, of the next seed where a block that must have room has none."""
     while True:
         try:
-            return layer_case(config, rng.getrandbits(32), layers=1).case
-        except AssertionError:  # `Room.take`: the layer is too large
+            return make()
+        except AssertionError:
             continue
 
 
