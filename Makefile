@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-slow test-rtl formal mutation lint bench figures docs-tables lock clean
+.PHONY: help setup demo test test-slow test-rtl test-random formal mutation lint bench figures docs-tables lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,10 @@ test-slow: setup ## Run the tests marked slow
 test-rtl: setup ## Run the tests of the hardware and of everything that simulates it, slow ones too
 	@$(BIN)/python -m pytest tests/hw tests/cocotb tests/sim/test_rtl_*.py tests/runtime/test_device_rtl.py tests/cli/test_rtl.py \
 		tests/programs/test_rtl_models.py tests/programs/test_random_programs.py $(PYTEST_ARGS)
+
+test-random: setup ## Compare random programs on the simulated hardware with the simulator (SEED= COUNT= CONFIG= ONLY=)
+	@$(BIN)/python -m tools.random_programs $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
+		$(if $(CONFIG),--config $(CONFIG)) $(if $(ONLY),--only $(ONLY)) $(if $(RECORD),--record)
 
 formal: setup ## Prove what is proved of the hardware, and rewrite the table in docs/formal.md
 	@$(BIN)/python -m tools.formal

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,7 @@ class Draft:
     Attributes:
         rng, numbers: random choices, and random contents.
         special: how often a float is a special one.
+        aligned: how often a place in V begins at the first lane.
         b: the code so far.
         arenas: what blocks use of each space; ``M`` is a pool of memory that is written too.
         arguments: values of the argument registers.
@@ -98,6 +100,7 @@ class Draft:
         self.rng = random.Random(seed)
         self.numbers = np.random.default_rng(seed)
         self.special = self.rng.choice([0.0, 0.0, 0.002, 0.05])
+        self.aligned = self.rng.choice([0.0, 0.0, 0.2, 0.9])
         self.b = CodeBuilder()
         self.arguments = tuple(self.rng.choice([0, self.rng.randrange(60), self.rng.getrandbits(40)]) for _ in range(8))
         self.arenas = {
@@ -131,6 +134,10 @@ class Draft:
         self._memory.append(lines)
         self.lines += len(lines)
         return first
+
+    def align(self, lines: int, rest: int) -> None:
+        """Keep random bytes until the next line is ``rest`` lines behind a multiple of ``lines``."""
+        self.keep(self.numbers.integers(0, 256, (rest - self.lines) % lines * self.config.line_bytes, dtype=np.uint8))
 
     def keep_rows(self, layout: RowLayout, rows: NDArray[np.uint8], first: int = 0) -> int:
         """Put rows ``first ..`` of a layout into memory, with random bytes around them; returns the line of row 0."""
@@ -234,7 +241,7 @@ class Draft:
 
     def operand(self, value: int, bits: int) -> Operand:
         """An operand that is ``value``: in the word, or with a register that gets what is missing."""
-        source = self.rng.choice(["word", "word", "word", "argument", "set", "wrap", "computed", "table"])
+        source = self.rng.choice(["word", "word", "word", "argument", "set", "whole", "wrap", "computed", "table"])
         if source == "argument":
             index = self.rng.randrange(8)
             if self.arguments[index] <= value:
@@ -242,7 +249,7 @@ class Draft:
         if source == "word" or not self._scratch:
             return Operand(0, value)
         reg = self._scratch.pop()
-        held = self.rng.randint(0, value)
+        held = value if source == "whole" else self.rng.randint(0, value)
         if source == "wrap" and value + 50 < 1 << bits:
             held = (1 << SCALAR_BITS) - self.rng.randint(1, 50)
         if source == "computed":
@@ -282,12 +289,14 @@ class Draft:
         """
         arena, words = self.arenas[space], max(1, words)
         turns = self.rng.choice(self._turns) if self._turns and self.often(0.6) else None
-        if turns is not None and arena.start < turns.start:
-            turns = None
         reach = turns.step * max(0, turns.count - 1) if turns is not None else 0
+        if turns is not None and (arena.start < turns.start or words + reach > arena.size):
+            turns, reach = None, 0
         if words + reach <= arena.size:
             for _ in range(40):
                 start = arena.start + self.rng.randint(0, arena.size - words - reach)
+                if space == "V" and self.often(self.aligned):
+                    start = max(arena.start, start // self.config.vector_lanes * self.config.vector_lanes)
                 hull = Region(space, start, words + reach)
                 if any(hull.overlaps(other) for other in avoid):
                     continue
@@ -316,6 +325,30 @@ class Draft:
                 yield
                 self._turns.pop()
                 self.b.alu(AluFunction.ADD, reg, reg, turns.step)
+
+    @contextmanager
+    def nest(self, counts: Sequence[int]) -> Iterator[None]:
+        """Loops with nothing between them: their LOOPs follow one another, and they end together.
+
+        All of them share one register, which advances in every turn of the innermost.
+        """
+        with self.b.scope(1 + len(counts)) as (reg, *held), ExitStack() as stack:
+            step = self.rng.randint(1, 1 + 48 // max(1, prod(counts)))
+            turns = Turns(reg, self.rng.choice([0, self.rng.randint(1, 9)]), step, prod(counts))
+            self.b.set(reg, turns.start)
+            operands = []
+            for count, other in zip(counts, held, strict=True):  # registers that nobody else writes, for inner loops
+                part = self.rng.randint(0, count)
+                operands.append(Operand(other, count - part) if self.often(0.4) else Operand(0, count))
+                if operands[-1].reg:
+                    self.b.set(other, part)
+            for operand in operands:
+                stack.enter_context(self.b.loop(operand))
+                self._turns.append(turns)
+            self._scratch = list(self._registers)
+            yield
+            self.b.alu(AluFunction.ADD, reg, reg, turns.step)
+            del self._turns[-len(counts) :]
 
     @property
     def depth(self) -> int:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from math import lcm
+
 import numpy as np
 
 from catenary.compiler.builder import Region
@@ -24,12 +26,23 @@ from catenary.isa.instructions import (
 )
 from catenary.isa.memory import RowLayout
 from catenary.isa.opcodes import AluFunction, ApplyFunction, Buffer, CombineFunction, MemoryFormat, NormFunction, Unit
+from catenary.isa.rules import LOAD_FORMATS, STORE_FORMATS
 from catenary.isa.tensors import BLOCK
 from tests.programs.draft import Draft, NoRoomError, Place, code_words
+
+BURSTS = {Load: 64, Store: 16}
+"""Lines at whose multiples a load's, or a store's, bursts end."""
 
 _FLOATS = (MemoryFormat.F32, MemoryFormat.F16, MemoryFormat.BF16)
 _PARAMETERS = (30.0, 50.0, 1.0, 0.0, -3.5, float("inf"), 1e-40, 3e38)
 _MULTIPLIERS = (1.0, 1.0, 0.08838834764831845, 0.0, -2.0, 1e-38, float("inf"))
+
+
+def burst_range(d: Draft, burst: int) -> tuple[int, int]:
+    """How many lines behind a burst's edge to begin, and how many lines: to an edge or not, in one burst or a few."""
+    start = d.rng.choice([0, d.rng.randrange(1, burst)])
+    end = burst * d.rng.choice([1, 1, 2]) - d.rng.choice([0, d.rng.randrange(1, burst)])
+    return start, end - start if end > start else end - start + burst
 
 
 def layout_of(d: Draft, row_bytes: int) -> RowLayout:
@@ -55,11 +68,15 @@ def pool_place(d: Draft, layout: RowLayout, rows: int) -> Place:
 def load_vector(d: Draft, at: Place | None = None, stride: int = 0, rows: int = 0, words: int = 0) -> None:
     """LD into V: new numbers in any format to ``at``; without that, to anywhere, perhaps of what the pool holds."""
     pooled = at is None and d.often(0.2)
+    fmt = None
     if at is None:
         rows, words = d.rows_at_all(5), 0 if d.often(0.03) else d.packed_size()
+        if not pooled and d.often(0.1):  # rows that end where a line ends
+            fmt = d.rng.choice(_FLOATS)
+            words = lcm(d.config.line_bytes, fmt.bytes) // fmt.bytes * d.rng.choice([1, 1, 2, 3])
         stride = d.stride(words, disjoint=True)
         at = d.rows_place("V", stride, rows, words)
-    fmt = MemoryFormat.F32 if pooled else d.rng.choice(_FLOATS)
+    fmt = fmt if fmt is not None else MemoryFormat.F32 if pooled else d.rng.choice(_FLOATS)
     layout = layout_of(d, max(1, words) * fmt.bytes)
     first = d.rng.choice([0, 0, d.rng.randint(1, 3)])
     reads = []
@@ -93,7 +110,7 @@ def _stored(values: np.ndarray, fmt: MemoryFormat) -> np.ndarray:
 
 def load_codes(d: Draft) -> None:
     """LD into A: any bytes."""
-    rows, codes = d.rows_at_all(6), d.packed_size()
+    rows, codes = d.rows_at_all(6), d.config.line_bytes if d.often(0.1) else d.packed_size()
     stride = d.stride(code_words(codes), disjoint=True)
     at = d.rows_place("A", stride, rows, code_words(codes))
     layout = layout_of(d, codes)
@@ -125,12 +142,13 @@ def load_table(d: Draft) -> None:
     start = arena.start + fixed + d.rng.randint(0, arena.size - fixed - (rows - 1) * stride - words)
     at = Place("D", d.operand(start, 20), start)
     layout = layout_of(d, 8 * words)
+    first = d.rng.choice([0, 0, d.rng.randint(1, 3)])
     raw = d.numbers.integers(0, 256, (rows, 8 * words), dtype=np.uint8)
     d.emit(
         Load(
             buffer=Buffer.D, format=MemoryFormat.U64, address=at.operand, stride=stride,
-            memory=d.operand(d.keep_rows(layout, raw), 32), rows=d.operand(rows, 24), elements=d.operand(words, 20),
-            pack=layout.pack, row_lines=layout.row_lines,
+            memory=d.operand(d.keep_rows(layout, raw, first), 32), row=d.operand(first, 20), rows=d.operand(rows, 24),
+            elements=d.operand(words, 20), pack=layout.pack, row_lines=layout.row_lines,
         ),
         [], at.rows(stride, rows, words),
     )  # fmt: skip
@@ -145,9 +163,11 @@ def store(d: Draft) -> None:
     interleaved = None
     if d.often(0.5):
         buffer, fmt, space, elements = Buffer.V, MemoryFormat.F32, "V", d.packed_size()
+        elements = d.config.line_bytes // fmt.bytes if d.often(0.1) else elements
         words = elements
     else:
         buffer, fmt, space, elements = Buffer.A, MemoryFormat.I8, "A", d.packed_size()
+        elements = d.config.line_bytes if d.often(0.1) else elements
         packs = [pack for pack in range(1, 8) if BLOCK << pack <= d.config.line_bytes]
         if packs and d.often(0.4):
             interleaved = interleaved_layout(d, d.rng.choice(packs), 6)
@@ -167,6 +187,44 @@ def store(d: Draft) -> None:
             row_lines=layout.row_lines,
         ),
         at.rows(stride, rows, words), target.rows(0, 1, layout.lines(first + rows)) if rows and elements else [],
+    )  # fmt: skip
+
+
+def transfer_far(d: Draft) -> None:
+    """LD or ST of a few short rows so far apart that they take several bursts, or a burst exactly."""
+    cls = d.rng.choice([Load, Load, Store])
+    start, lines = burst_range(d, BURSTS[cls])
+    rows = d.rng.choice([rows for rows in range(1, 7) if lines % rows == 0])
+    layout_lines = lines // rows
+    buffers = [Buffer.V, Buffer.V, Buffer.A, Buffer.D] if cls is Load else [Buffer.V, Buffer.A]
+    buffer = d.rng.choice(buffers)
+    fmt = d.rng.choice(LOAD_FORMATS[buffer] if cls is Load else STORE_FORMATS[buffer])
+    most = 24 if buffer is not Buffer.D else 2
+    elements = d.rng.randint(1, min(most, layout_lines * d.config.line_bytes // fmt.bytes))
+    words = code_words(elements) if buffer is Buffer.A else elements
+    stride = d.stride(words, disjoint=cls is Load)
+    if buffer is Buffer.D:
+        arena, fixed = d.arenas["D"], len(d.fixed)
+        room = arena.size - fixed - (rows - 1) * stride - words
+        if room < 0:
+            raise NoRoomError
+        place = arena.start + fixed + d.rng.randint(0, room)
+        at = Place("D", d.operand(place, 20), place)
+    else:
+        at = d.rows_place(buffer.name, stride, rows, words)
+    d.align(BURSTS[cls], start)
+    row_bytes = elements * fmt.bytes
+    raw = d.numbers.integers(0, 256, (rows, row_bytes), dtype=np.uint8)
+    if buffer is Buffer.V:
+        raw = _stored(d.floats(rows, elements), fmt)
+    line = d.keep_rows(RowLayout(row_bytes, 0, layout_lines), raw)
+    inside, outside = list(at.rows(stride, rows, words)), [Region("M", line, lines)]
+    d.emit(
+        cls(
+            buffer=buffer, format=fmt, address=at.operand, stride=stride, memory=d.operand(line, 32),
+            rows=d.operand(rows, 24), elements=d.operand(elements, 20), row_lines=layout_lines,
+        ),
+        outside if cls is Load else inside, inside if cls is Load else outside,
     )  # fmt: skip
 
 
@@ -244,7 +302,7 @@ def combine(d: Draft) -> None:
 def rope(d: Draft) -> None:
     """ROPE."""
     rows, parts = d.rows_at_all(4), d.rng.choice([1, 1, 2, 3, 0 if d.often(0.1) else 1])
-    elements = d.size(80)
+    elements = 0 if d.often(0.03) else d.size(80)
     rotary = 2 * d.rng.randint(0, elements // 2)
     width = parts * elements
     stride, table_stride = d.stride(width, disjoint=True), d.stride(rotary)
@@ -293,6 +351,8 @@ def softmax(d: Draft) -> None:
     length = d.rng.randint(1, max(1, total - max(0, rows - 1) // every))
     if length + max(0, rows - 1) // every > total:
         every = rows
+    if rows == 0 and d.often(0.5):  # then nobody looks at them
+        length, total = 0, d.rng.choice([0, total])
     stride, words = d.stride(total, disjoint=True), code_words(total)
     x = d.rows_place("V", stride, rows, total)
     scores = x.rows(stride, rows, total)
@@ -357,10 +417,26 @@ def nop(d: Draft) -> None:
     d.emit(Nop(target=target), fence=0.7)
 
 
-COMPUTE = (norm, apply, combine, rope, quant, softmax, argmax, scalars, nop)
+def meeting(d: Draft) -> None:
+    """NOPs of several units: one waits for all others at once, or gives to all of them."""
+    if d.streaming:
+        raise NoRoomError  # nobody may wait for a load then
+    unit, *others = d.rng.sample(list(Unit), d.rng.randint(2, len(Unit)))
+    regions = [Region("meeting", other, 1) for other in others]
+    if d.often(0.5):
+        for other, region in zip(others, regions, strict=True):
+            d.emit(Nop(target=other), [], [region], fence=0)
+        d.emit(Nop(target=unit), regions, fence=0)
+    else:
+        d.emit(Nop(target=unit), [], regions, fence=0)
+        for other, region in zip(others, regions, strict=True):
+            d.emit(Nop(target=other), [region], fence=0)
+
+
+COMPUTE = (norm, apply, combine, rope, quant, softmax, argmax, scalars, nop, meeting)
 """Blocks that may stand between a stream's load and its use."""
 
-TRANSFER = (load_vector, load_vector, load_codes, load_table, store, store)
+TRANSFER = (load_vector, load_vector, load_codes, load_table, store, store, transfer_far)
 
 
 def try_block(d: Draft, blocks: tuple) -> None:

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 
 from catenary.compiler.builder import Region
@@ -12,33 +16,34 @@ from catenary.isa.memory import RowLayout, key_pack
 from catenary.isa.opcodes import KEY_LIMIT, LOOP_DEPTH, AluFunction, Buffer, MemoryFormat, Source
 from catenary.isa.stream import pack, tensor_layouts
 from catenary.isa.tensors import BLOCK, KEPT_CHOICES, QuantTensor
+from catenary.sim.iss.scalars import MASK
 from tests.programs.draft import Draft, NoRoomError, Place, code_words
-from tests.programs.random_blocks import COMPUTE, interleaved_layout, layout_of, try_block
+from tests.programs.random_blocks import BURSTS, COMPUTE, interleaved_layout, layout_of, try_block
 from tests.weights import random_weights
 
-WEIGHT_BITS = (2, 3, 4, 4, 8, 8)
+WEIGHT_BITS = (2, 3, 4, 8)
 
 
 def linear(d: Draft) -> None:
     """A stream of one to three tensors, multiplied by any number of MM and MV."""
     blocks: list[tuple[int, int]] = []  # columns and rows of each row block
     parts = []
-    columns = d.size()
+    columns = _columns(d)
     for _ in range(d.rng.choice([1, 1, 1, 2, 3])):
-        tensor, bias = random_tensor(d, d.size(60), columns)
+        tensor, bias = random_tensor(d, *_rows_and_kept(d, columns))
         parts.append(pack(tensor, bias, d.config))
         runs = tensor_layouts(tensor, bias is not None, d.config)
         blocks += [(columns, layout.rows) for _, count, layout in runs for _ in range(count)]
-        columns = d.rng.choice([columns, d.size()])
+        columns = d.rng.choice([columns, _columns(d)])
     steps: list[tuple[int, int]] = []  # columns and rows of each instruction
     for width, rows in blocks:
-        if steps and steps[-1][0] == width and d.often(0.6):
+        if steps and steps[-1][0] == width and steps[-1][1] + rows <= _most_rows(d) and d.often(0.6):
             steps[-1] = (width, steps[-1][1] + rows)
         else:
             steps.append((width, rows))
         if d.often(0.05):
             steps.append((width, 0))
-    load_stream(d, d.keep(np.concatenate(parts)))
+    load_stream(d, keep_stream(d, np.concatenate(parts)))
     for width, rows in steps:
         multiply(d, width, rows)
         if d.often(0.3):
@@ -46,15 +51,51 @@ def linear(d: Draft) -> None:
     d.streaming = False
 
 
-def random_tensor(d: Draft, rows: int, columns: int) -> tuple[QuantTensor, np.ndarray | None]:
+def _columns(d: Draft) -> int:
+    """Columns: mostly any number, also whole words, or more than an 8-bit group of sparse rows may have."""
+    if d.often(0.06):
+        return min(d.rng.randint(513, 700), d.arenas["A"].size * BLOCK)
+    return BLOCK * d.rng.randint(1, 10) if d.often(0.25) else d.size()
+
+
+def _most_rows(d: Draft) -> int:
+    """Rows of results that certainly find room."""
+    return d.arenas["V"].size // 3
+
+
+def _rows_and_kept(d: Draft, columns: int) -> tuple[int, int, int | None]:
+    """Rows, columns and N of a tensor: now and then so many rows that they fill all lanes."""
+    kept = d.rng.choice([None, *KEPT_CHOICES])
+    full = d.config.block_rows(kept or BLOCK) * d.rng.choice([1, 1, 2]) + d.rng.choice([0, 0, 0, 1])
+    if d.often(0.4) and full <= _most_rows(d) and full * columns <= 20_000:
+        return full, columns, kept
+    return min(_most_rows(d), d.size(60 if columns < 200 else 9)), columns, kept
+
+
+def random_tensor(
+    d: Draft, rows: int, columns: int, kept: int | Literal["any"] | None = "any"
+) -> tuple[QuantTensor, np.ndarray | None]:
     """Weights of any kind, and perhaps a bias."""
-    bits, kept = d.rng.choice(WEIGHT_BITS), d.rng.choice([None, *KEPT_CHOICES])
+    bits = d.rng.choice(WEIGHT_BITS)
+    kept = d.rng.choice([None, *KEPT_CHOICES]) if kept == "any" else kept
     group = BLOCK * d.rng.randint(1, 5)
     row_block = d.rng.choice([4, 16, 32])
     table = bits != 8 and d.often(0.5)
     outliers = d.rng.choice([0, 1, 5, rows * columns // 30 + 1])
     tensor = random_weights(d.numbers, rows, columns, bits, group, kept, row_block, table, outliers)
+    if bits == 8 and d.often(0.6):  # groups that say nothing, but in which index and codes are stored
+        ones = np.ones((rows, -(-columns // group)), np.uint8)
+        tensor = replace(tensor, group=group, scales=ones, zeros=ones * np.uint8(0))
+        tensor.check("random weights")
     return tensor, d.numbers.normal(size=rows).astype(np.float32) if d.often(0.5) else None
+
+
+def keep_stream(d: Draft, data: np.ndarray) -> int:
+    """Put a stream into memory, now and then so that it begins or ends where a burst does; returns its first line."""
+    burst, lines = BURSTS[Load], d.config.lines(data.size)
+    if d.often(0.2):
+        d.align(burst, d.rng.choice([0, -lines % burst]))
+    return d.keep(data)
 
 
 def load_stream(d: Draft, line: int, reads: tuple[Region, ...] = (), lines: int | None = None) -> None:
@@ -79,21 +120,28 @@ def tokens_at_all(d: Draft, most: int) -> int:
 def multiply(d: Draft, columns: int, rows: int) -> None:
     """MM or MV with ``rows`` rows of the stream; every stream must be used up, so there is always room."""
     single = d.often(0.3)
-    for _ in range(20):
+    if d.often(0.04):  # for nobody, which takes nothing off the stream
+        with suppress(NoRoomError):
+            _multiply(d, columns, d.rng.randint(0, 9), 0, False)
+    for _ in range(200):
         tokens = 1 if single else tokens_at_all(d, d.config.mm_tokens)
-        words = code_words(columns)
-        act_stride = d.stride(words)
-        out_stride = d.stride(rows, disjoint=True, bits=20)
         try:
-            act = d.rows_place("A", act_stride, tokens, words)
-            scales = d.place("V", tokens)
-            out = d.rows_place("V", out_stride, tokens, rows, scales.rows(0, 1, tokens))
+            _multiply(d, columns, rows, tokens, single)
         except NoRoomError:
             single = True  # takes least
             continue
         break
     else:
         raise AssertionError(f"{rows} rows must fit in V")
+
+
+def _multiply(d: Draft, columns: int, rows: int, tokens: int, single: bool) -> None:
+    words = code_words(columns)
+    act_stride = d.stride(words)
+    out_stride = d.stride(rows, disjoint=True, bits=20)
+    act = d.rows_place("A", act_stride, tokens, words)
+    scales = d.place("V", tokens)
+    out = d.rows_place("V", out_stride, tokens, rows, scales.rows(0, 1, tokens))
     cls = MatrixVector if single else MatrixMatrix
     d.emit(
         cls(
@@ -169,6 +217,8 @@ def _stream_rows(d: Draft, layout: RowLayout, rows: int) -> None:
         load_stream(d, at.start, at.rows(0, 1, lines), lines)
         return
     raw = d.numbers.integers(0, 256, (rows, layout.row_bytes), dtype=np.uint8)
+    if lines and d.often(0.2):
+        d.align(BURSTS[Load], d.rng.choice([0, -lines % BURSTS[Load]]))
     d.keep_rows(layout, raw)
     load_stream(d, d.lines - lines, (), lines)
 
@@ -181,22 +231,26 @@ def score(d: Draft) -> None:
     """SCORE: of rows in A, or several out of one load, perhaps with a linear layer behind them."""
     depth = d.size(KEY_LIMIT)
     if d.often(0.4):
-        _score(d, depth, d.rows_at_all(40), None)
+        _score(d, depth, d.rows_at_all(min(40, d.arenas["V"].size // 4)), None, d.config.mm_tokens)
         return
     layout, together = layout_of(d, depth), key_pack(d.config)
     if together and d.often(0.6):
         layout = interleaved_layout(d, together, KEY_LIMIT // BLOCK)
         depth = layout.row_bytes
-    counts = [d.rng.randint(1, 40 if depth < 64 else 12) for _ in range(d.rng.choice([1, 1, 2, 3]))]
+    most = min(40 if depth < 64 else 12, d.arenas["V"].size // 4)
+    counts = [d.rng.randint(1, most) for _ in range(d.rng.choice([1, 1, 2, 3]))]
+    apart = d.rng.choice([4, 8, 16, 32])
+    if d.often(0.15) and d.config.lines(depth) <= apart:  # rows so far apart that a few of them fill a burst
+        layout, counts = RowLayout(depth, 0, apart), [BURSTS[Load] // apart]
     if d.often(0.1):
         counts.insert(d.rng.randrange(len(counts) + 1), 0)
     # Whole lines are taken, so each instruction's rows start a line.
     blocks = sum(-(-count >> layout.pack) for count in counts)
     _stream_rows(d, layout, blocks << layout.pack)
     for count in counts:
-        for _ in range(20):
+        for attempt in range(200):
             try:
-                _score(d, depth, count, layout)
+                _score(d, depth, count, layout, 1 if attempt > 20 else d.config.mm_tokens)
             except NoRoomError:
                 continue
             break
@@ -207,8 +261,8 @@ def score(d: Draft) -> None:
     d.streaming = False
 
 
-def _score(d: Draft, depth: int, rows: int, layout: RowLayout | None) -> None:
-    tokens, words = tokens_at_all(d, d.config.mm_tokens), code_words(depth)
+def _score(d: Draft, depth: int, rows: int, layout: RowLayout | None, most: int) -> None:
+    tokens, words = 0 if d.often(0.03) else tokens_at_all(d, most), code_words(depth)
     fields, reads = (_stream_fields(layout), []) if layout else _kept_rows(d, rows, depth)
     act_stride, out_stride = d.stride(words), d.stride(rows, disjoint=True, bits=20)
     act = d.rows_place("A", act_stride, tokens, words)
@@ -222,7 +276,8 @@ def _score(d: Draft, depth: int, rows: int, layout: RowLayout | None) -> None:
             rows=d.operand(rows, 20), out=out.operand, out_stride=out_stride, scales=scales.operand,
             row_scales=row_scales.operand,
         ),
-        [*reads, *act.rows(act_stride, tokens, words), *constants] if rows else [], out.rows(out_stride, tokens, rows),
+        [*reads, *act.rows(act_stride, tokens, words), *constants] if rows and tokens else reads,
+        out.rows(out_stride, tokens, rows),
     )  # fmt: skip
 
 
@@ -248,9 +303,7 @@ def context(d: Draft) -> None:
     shared = {"act_stride": act_stride, "depth": depth, "group": group, "out_stride": out_stride}
     with d.b.scope(3) as (out_reg, act_reg, scales_reg):
         for name, reg, at in (("out", out_reg, out), ("act", act_reg, act), ("scales", scales_reg, scales)):
-            if at.operand.reg:
-                d.b.alu(AluFunction.ADD, reg, at.operand.reg, at.operand.imm)
-            shared[name] = Operand(reg) if at.operand.reg else at.operand
+            shared[name] = _shared(d, reg, at)
         steps = d.rng.choice([1, 1, 2, 3])
         done = 0
         for step in range(steps):
@@ -271,10 +324,19 @@ def context(d: Draft) -> None:
                 try_block(d, COMPUTE)
 
 
+def _shared(d: Draft, reg: int, at: Place) -> Operand:
+    """The same place, for several instructions: what it needs of a register is in ``reg``, which is theirs."""
+    if not at.operand.reg:
+        return at.operand
+    rest = d.rng.choice([0, d.rng.randint(0, at.start), at.start + at.reach + d.rng.randint(1, 50)])
+    d.b.alu(AluFunction.ADD, reg, at.operand.reg, at.operand.imm - rest & MASK)
+    return Operand(reg, rest)
+
+
 def _value_rows(d: Draft, depth: int, rows: int, reads: list[Region]) -> dict:
     """Fields of value rows from the stream, which is loaded, or from A, whose region joins ``reads``."""
     if d.often(0.4) or not rows:
-        stride = d.rng.choice([code_words(depth), 0, 1])
+        stride = d.rng.choice([code_words(depth), code_words(depth) + d.rng.randint(0, 3), 0, 1])
         try:
             at = d.rows_place("A", stride, rows, code_words(depth))
         except NoRoomError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -47,6 +48,9 @@ CONFIGS: Mapping[str, AcceleratorConfig] = {
 }  # fmt: skip
 """Accelerators for the comparison, by name."""
 
+MOST_TURNS = 18
+"""Of the innermost of loops that are nested at once."""
+
 
 def random_case(config: AcceleratorConfig, size: int, seed: int, words: int = 2048) -> Case:
     """A random legal program.
@@ -81,7 +85,10 @@ def taken(d: Draft, make: Callable[[Draft], None]) -> Block:
 def any_block(d: Draft) -> None:
     """A block of any kind; loops nest as deep as they may."""
     if d.depth < LOOP_DEPTH and d.often(0.15):
-        _loop(d)
+        if d.depth < LOOP_DEPTH - 1 and d.often(0.3):
+            _nest(d)
+        else:
+            _loop(d)
     else:
         try_block(d, d.rng.choice([TRANSFER, COMPUTE, COMPUTE, MATRIX]))
 
@@ -89,6 +96,15 @@ def any_block(d: Draft) -> None:
 def _loop(d: Draft) -> None:
     with d.loop(d.rng.choice([0, 1, 2, 2, 3])):
         for _ in range(d.rng.randint(1, 3)):
+            any_block(d)
+
+
+def _nest(d: Draft) -> None:
+    counts = [d.rng.choice([0, 1, 2, 2, 3]) for _ in range(d.rng.randint(2, LOOP_DEPTH - d.depth))]
+    if prod(counts) > MOST_TURNS:
+        counts = [min(count, 2) for count in counts]
+    with d.nest(counts):
+        for _ in range(d.rng.randint(1, 2)):
             any_block(d)
 
 
