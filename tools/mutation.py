@@ -58,9 +58,9 @@ def run_block(name: str, count: int, seed: int, proofs: bool) -> tuple[Netlist, 
         for mutant in track(left, f"{name}: mutants", console=console):
             store.put(Result(trials.run(mutant.number)))
     if proofs:
-        prover = Prover(folder, block.roots)
         open_ones = [result for result in store.results() if not result.killed and not result.proof]
         by_number = {mutant.number: mutant for mutant in netlist.mutants}
+        prover = Prover(folder, block.roots, [by_number[result.verdict.number] for result in open_ones])
         for result in track(open_ones, f"{name}: proofs", console=console):
             number = result.verdict.number
             store.prove(number, prover.prove(by_number[number]).how)

@@ -132,7 +132,7 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
     noticed = [run(number) != right for number in (1, 2, 3)]
     assert noticed == [True, False, False]
 
-    prover = Prover(folder, [TOP])
+    prover = Prover(folder, [TOP], chosen)
     verdicts = [
         Verdict(n, "killed" if seen else "alive", "outcome" if seen else "") for n, seen in enumerate(noticed, 1)
     ]
@@ -149,7 +149,7 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
 def test_what_only_states_show_that_nothing_leads_to_is_proved_by_induction(folder, mutants):
     """A comparison of the counter with 1 that holds for 3, too."""
     mutant = only(mutants, 1, kind="$eq", port="A", signal="turn[1]", mode="const0")
-    assert Prover(folder, [TOP]).prove(mutant).how == "induction"
+    assert Prover(folder, [TOP], [mutant]).prove(mutant).how == "induction"
 
 
 def test_the_bound_is_that_of_wilson():
