@@ -10,9 +10,6 @@ from catenary.compiler.schedule import LinearStep, LogitsStep, NodeStep, StageSc
 from catenary.isa.graph import Apply, Attention, Combine, Graph, Norm, ValueType
 from catenary.isa.tensors import BLOCK
 
-OVERLAPPING = ("scores", "value_scales", "values")
-"""Scratch that is written for the next head while softmax and CONTEXT of one head still read it."""
-
 
 class Request(NamedTuple):
     """What one value or scratch area needs.
@@ -57,7 +54,7 @@ def requests_of(
         tokens: of one pass.
         tile_rows: query rows of one score tile.
         tile: vocabulary rows of one tile of logits.
-        overlap: heads of attention overlap: what softmax and CONTEXT of one read is there twice.
+        overlap: heads of attention overlap: there is scratch for two.
     """
     live = live_ranges(plan)
     steps = len(plan.steps)
@@ -84,8 +81,7 @@ def requests_of(
                 areas = _attention_requests(step.node, index, graph.max_context, tokens, tile_rows)
                 found += areas
                 if overlap and step.node.kv_heads > 1:
-                    twice = [f"{name}:{area}" for area in OVERLAPPING]
-                    found += [area._replace(name=f"{area.name}:ahead") for area in areas if area.name in twice]
+                    found += [area._replace(name=f"{area.name}:ahead") for area in areas]
     return found
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -109,70 +109,95 @@ def plan_buffers(
     config: AcceleratorConfig,
     most_tokens: int,
 ) -> BufferPlan:
-    """Allocate for the largest number of tokens, at most ``most_tokens``, that fits.
+    """Allocate for the largest number of tokens, at most ``most_tokens``, that fits; an even one if they go in pairs.
 
     Raises:
         CompileError: not even one token fits; the message says how many words it would take.
     """
-    groups = [a.heads // a.kv_heads for plan in plans for a in plan.attentions()]
-    group = max(groups, default=1)
-    most_rows = _tile_limit(plans, config)
-    failure: CompileError | None = None
-    # Rather fewer tokens in a pass than tiles that split the heads of a KV group, which read keys again and take code.
-    for least in (min(group, most_rows), 1):
-        for tokens in range(min(most_tokens, config.mm_tokens), 0, -1):
-            rows = min(tokens * group, most_rows)
-            while rows >= least:
-                try:
-                    plan = _plan(graph, plans, types, memory, config, tokens, rows)
-                except _DoesNotFitError as error:
-                    failure = error
-                else:
-                    likely = rows >= group and _whole_groups_fit(graph, plans, types, memory, config, group)
-                    if (
-                        likely
-                        and tokens == most_tokens == 1
-                        and (both := _overlapping(graph, plans, types, memory, config, rows))
-                    ):
-                        plan = both
-                    return replace(plan, whole_groups=likely)
-                rows //= 2
-    raise CompileError(str(failure))
+    search = _Search(graph, plans, types, memory, config, min(most_tokens, config.mm_tokens))
+    plan = search.plain()
+    longest = search.with_context(max(graph.max_context, LONGEST_USUAL_CONTEXT))
+    whole = plan.tile_rows >= search.group and longest.whole_groups_fit()
+    return replace(longest.overlapping(search) or plan if whole else plan, whole_groups=whole)
 
 
-def _whole_groups_fit(
-    graph: Graph,
-    plans: Sequence[StageSchedule],
-    types: Mapping[str, Mapping[str, ValueType]],
-    memory: MemoryPlan,
-    config: AcceleratorConfig,
-    group: int,
-) -> bool:
-    """Whether tiles of whole groups fit with the longest usual context too, or else none fits with it.
+@dataclass(frozen=True)
+class _Search:
+    """Looks for the largest number of tokens of a pass that fits.
 
-    Tiles of whole groups take less code, and code must not depend on the context that a model is compiled for.
+    Code must not depend on the context that a model is compiled for, so what code depends on is looked for with the
+    longest usual context.
     """
-    longest = replace(graph, max_context=max(graph.max_context, LONGEST_USUAL_CONTEXT))
-    for rows in range(group, 0, -1):
-        with suppress(_DoesNotFitError):
-            return _plan(longest, plans, types, memory, config, 1, rows).tile_rows == group
-    return True
 
+    graph: Graph
+    plans: Sequence[StageSchedule]
+    types: Mapping[str, Mapping[str, ValueType]]
+    memory: MemoryPlan
+    config: AcceleratorConfig
+    most_tokens: int
 
-def _overlapping(
-    graph: Graph,
-    plans: Sequence[StageSchedule],
-    types: Mapping[str, Mapping[str, ValueType]],
-    memory: MemoryPlan,
-    config: AcceleratorConfig,
-    rows: int,
-) -> BufferPlan | None:
-    """The plan of a pass of one token whose heads overlap, if that fits with any context that is likely."""
-    longest = replace(graph, max_context=max(graph.max_context, LONGEST_USUAL_CONTEXT))
-    with suppress(_DoesNotFitError):
-        _plan(longest, plans, types, memory, config, 1, rows, overlap=True)
-        return _plan(graph, plans, types, memory, config, 1, rows, overlap=True)
-    return None
+    def with_context(self, context: int) -> _Search:
+        """The same with another context."""
+        return replace(self, graph=replace(self.graph, max_context=context))
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a key."""
+        return max((a.heads // a.kv_heads for plan in self.plans for a in plan.attentions()), default=1)
+
+    @property
+    def most_rows(self) -> int:
+        """Query rows that a tile may have."""
+        return _tile_limit(self.plans, self.config)
+
+    def _tokens(self, most: int, least: int = 1) -> Iterator[int]:
+        for tokens in range(min(most, self.most_tokens), least - 1, -1):
+            if tokens == 1 or not (self.config.packed and tokens % 2):  # or one pair of each pass would be half empty
+                yield tokens
+
+    def _plan(self, tokens: int, rows: int, *, overlap: bool = False) -> BufferPlan:
+        return _plan(self.graph, self.plans, self.types, self.memory, self.config, tokens, rows, overlap=overlap)
+
+    def plain(self) -> BufferPlan:
+        """Heads one after the other.
+
+        Raises:
+            CompileError: not even one token fits.
+        """
+        failure: CompileError | None = None
+        # Rather fewer tokens than tiles that split the heads of a KV group, which read keys again and take code.
+        for least in (min(self.group, self.most_rows), 1):
+            for tokens in self._tokens(self.most_tokens):
+                rows = min(tokens * self.group, self.most_rows)
+                while rows >= least:
+                    try:
+                        return self._plan(tokens, rows)
+                    except _DoesNotFitError as error:
+                        failure = error
+                    rows //= 2
+        raise CompileError(str(failure))
+
+    def whole_groups_fit(self) -> bool:
+        """Whether tiles of whole groups fit, or else none fits. Tiles of whole groups take less code."""
+        for rows in range(self.group, 0, -1):
+            with suppress(_DoesNotFitError):
+                return self._plan(1, rows).tile_rows == self.group
+        return True
+
+    def overlapping(self, actual: _Search) -> BufferPlan | None:
+        """A plan for ``actual`` whose heads overlap, if that takes no more than twice as many passes here."""
+        try:
+            least = self.plain().tokens // 2 + 1
+        except CompileError:
+            return None
+        return actual.overlapped(least) if self.overlapped(least) else None
+
+    def overlapped(self, least: int) -> BufferPlan | None:
+        """The plan whose heads overlap with the most tokens, from ``least`` on."""
+        for tokens in self._tokens(self.most_rows // self.group, least):
+            with suppress(_DoesNotFitError):
+                return self._plan(tokens, tokens * self.group, overlap=True)
+        return None
 
 
 def _tile_limit(plans: Sequence[StageSchedule], config: AcceleratorConfig) -> int:
@@ -295,11 +320,10 @@ def _bind(
             else:
                 values[name] = Slot("V", regions[name].start, types[name].width, regions[name])
             if isinstance(step.node, Attention):
-                areas = {area.name: regions[f"{name}:{area.name}"] for area in fields(AttentionScratch)}
-                attention[name] = AttentionScratch(**areas)
-                other = {area: regions[f"{name}:{area}:ahead"] for area in areas if f"{name}:{area}:ahead" in regions}
-                if other:
-                    ahead[name] = AttentionScratch(**{**areas, **other})
+                areas = [f"{name}:{area.name}" for area in fields(AttentionScratch)]
+                attention[name] = AttentionScratch(*(regions[area] for area in areas))
+                if f"{areas[0]}:ahead" in regions:
+                    ahead[name] = AttentionScratch(*(regions[f"{area}:ahead"] for area in areas))
     logits = None
     if ":logits" in regions:
         both = regions[":logits"]

@@ -5,8 +5,8 @@ Keys and values of earlier passes stream from memory; those of this pass are use
 are being stored. Scores of a tile fill a row for every visible position, so softmax sees whole rows and no running
 maximum is needed.
 
-A single token's heads overlap where buffers are large enough: the matrix unit computes the next head's scores while the
-vector unit is at the softmax of one. The loop then takes two heads, as they use scratch in turn.
+Heads overlap where buffers are large enough: the matrix unit computes the next head's scores while the vector unit is
+at the softmax of one. The loop then takes two heads, as they use scratch in turn, and a head is one tile.
 
 What belongs to a head and not to a tile (quantising and storing its new rows, loading its scales) stands in the same
 loop and handles no rows in later tiles of the head. With a loop over tiles inside one over heads, nothing of a head
@@ -16,7 +16,7 @@ scores before them are done, and its values as soon as that tile's softmax is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -33,6 +33,9 @@ from catenary.isa.opcodes import AluFunction, ApplyFunction, Buffer, MemoryForma
 
 KV_SPACE = "kv"
 """Storage space of the KV cache in dependence analysis; stores write it, the start of a pass reads it."""
+
+KEYS, VALUES = ("query", "key", "key_codes", "key_scales"), ("query", "key", "value_codes", "value_scales")
+"""Registers of a KV head that its scores need, and what comes after them."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
         if node.out in frame.buffers.ahead:
             _overlapping(frame, node, head, layout, group)
         elif frame.tokens.reg == 0 and frame.plans.buffers.whole_groups:
-            with b.loop(Operand(0, node.kv_heads)):
-                _tile(frame, node, head, layout, _whole(frame, head, group), group)
+            with _whole(frame, head, group) as tile, b.loop(Operand(0, node.kv_heads)):
+                _tile(frame, node, head, layout, tile, group)
                 _next_head(frame, node, head, layout, group)
         else:
             with _tiles(frame, node, head, layout, group) as tile:
@@ -108,41 +111,41 @@ def emit_attention(frame: Frame, node: Attention, index: int) -> None:
 
 
 def _overlapping(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: int) -> None:
-    """All heads of one token: what comes before softmax is a head ahead."""
+    """All heads, each in one tile: scores are a head ahead."""
     b, this, other = frame.b, frame.buffers.attention[node.out], frame.buffers.ahead[node.out]
-    with b.scope(2) as (out, values):
-        b.set(out, 0)
-        b.set(values, Operand(head.value_codes))
-        tile = _whole(frame, head, group)
+    with b.scope(2) as (query, key):
+        b.set(query, 0)
+        b.set(key, 0)
+        of_scores, of_values = replace(head, query=query, key=key), head
 
         def begin(scratch: AttentionScratch) -> None:
-            _begin(frame, node, head, layout, tile, group, scratch)
-            _next_head(frame, node, head, layout, group)
+            _scores(frame, node, of_scores, layout, tile, group, scratch)
+            _next_head(frame, node, of_scores, layout, group, KEYS)
 
         def end(scratch: AttentionScratch) -> None:
-            _context(frame, node, values, head.past_values, layout, replace(tile, out=out), group, scratch)
-            b.alu(AluFunction.ADD, out, out, group * node.head_dim)
-            b.alu(AluFunction.ADD, values, values, layout.head_values)
+            _values(frame, node, of_values, layout, tile, group, scratch)
+            _next_head(frame, node, of_values, layout, group, VALUES)
 
-        begin(this)
-        if pairs := (node.kv_heads - 1) // 2:
-            with b.loop(Operand(0, pairs)):
-                for ahead, behind in ((other, this), (this, other)):
-                    begin(ahead)
-                    end(behind)
-        if node.kv_heads % 2 == 0:
-            begin(other)
-            end(this)
-        end(this if node.kv_heads % 2 else other)
+        with _whole(frame, head, group) as tile:
+            begin(this)
+            if pairs := (node.kv_heads - 1) // 2:
+                with b.loop(Operand(0, pairs)):
+                    for ahead, behind in ((other, this), (this, other)):
+                        begin(ahead)
+                        end(behind)
+            if node.kv_heads % 2 == 0:
+                begin(other)
+                end(this)
+            end(this if node.kv_heads % 2 else other)
 
 
 def _tile(frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile, group: int) -> None:
     scratch = frame.buffers.attention[node.out]
-    _begin(frame, node, head, layout, tile, group, scratch)
-    _context(frame, node, head.value_codes, head.past_values, layout, tile, group, scratch)
+    _scores(frame, node, head, layout, tile, group, scratch)
+    _values(frame, node, head, layout, tile, group, scratch)
 
 
-def _begin(
+def _scores(
     frame: Frame,
     node: Attention,
     head: _Head,
@@ -151,8 +154,7 @@ def _begin(
     group: int,
     scratch: AttentionScratch,
 ) -> None:
-    """One tile up to its scores; values are quantised behind them, so that their scales need not wait for the tile
-    before."""
+    """One tile up to its scores."""
     past = Operand(POSITION)
     _load_scales(frame, scratch.key_scales, head.key_scales, layout, tile.once(past))
     rows = tile.once(frame.tokens)
@@ -160,24 +162,42 @@ def _begin(
     _quantise(frame, node.k, head.key, rows, 1, node, scratch.keys, scratch.key_scales, POSITION, 1.0)
     _store(frame, node, layout.keys, rows, scratch.keys, head.key_codes)
     _store_scales(frame, layout.scales, rows, scratch.key_scales, head.key_scales)
-    _scores(frame, node, head, layout, tile, scratch)
-    _load_scales(frame, scratch.value_scales, head.value_scales, layout, tile.once(past))
+    _score(frame, node, head, layout, tile, scratch)
+
+
+def _values(
+    frame: Frame,
+    node: Attention,
+    head: _Head,
+    layout: KvLayout,
+    tile: _Tile,
+    group: int,
+    scratch: AttentionScratch,
+) -> None:
+    """One tile from its scores on. Values are quantised here, so that their scales need not wait for what is before."""
+    _load_scales(frame, scratch.value_scales, head.value_scales, layout, tile.once(Operand(POSITION)))
     rows = tile.once(frame.tokens)
     _quantise(frame, node.v, head.key, rows, 1, node, scratch.values, scratch.value_scales, POSITION, 1.0)
     _store(frame, node, layout.values, rows, scratch.values, head.value_codes)
     _store_scales(frame, layout.scales, rows, scratch.value_scales, head.value_scales)
+    _context(frame, node, head, layout, tile, group, scratch)
 
 
-def _next_head(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: int) -> None:
-    for register, step in (
-        (head.query, group * node.head_dim),
-        (head.key, node.head_dim),
-        (head.key_codes, layout.head_keys),
-        (head.key_scales, layout.head_scales),
-        (head.value_codes, layout.head_values),
-        (head.value_scales, layout.head_scales),
-    ):
-        frame.b.alu(AluFunction.ADD, register, register, step)
+def _next_head(
+    frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: int, names: Sequence[str] = (*KEYS, *VALUES)
+) -> None:
+    """Let registers ``names`` point to the next KV head."""
+    steps = {
+        "query": group * node.head_dim,
+        "key": node.head_dim,
+        "key_codes": layout.head_keys,
+        "key_scales": layout.head_scales,
+        "value_codes": layout.head_values,
+        "value_scales": layout.head_scales,
+    }
+    for name in dict.fromkeys(names):
+        register = getattr(head, name)
+        frame.b.alu(AluFunction.ADD, register, register, steps[name])
 
 
 def _past_lines(frame: Frame, rd: int, codes: RowLayout) -> None:
@@ -257,11 +277,19 @@ def _load_scales(frame: Frame, scales: Region, line: int, layout: KvLayout, rows
     frame.emit(load, [], [scales])
 
 
-def _whole(frame: Frame, head: _Head, group: int) -> _Tile:
-    """The one tile of a single token whose heads all fit in it."""
-    one = frame.tokens
-    visible = Operand(POSITION, one.imm)
-    return _Tile(Operand(0, group), 0, 0, head.query, visible, one, visible, group, lambda rows: rows)
+@contextmanager
+def _whole(frame: Frame, head: _Head, group: int) -> Iterator[_Tile]:
+    """The one tile of a pass whose tokens, with all heads of a KV group, fit in it."""
+    b, tokens, first = frame.b, frame.tokens, Operand(POSITION, 1)
+    if not tokens.reg:
+        rows, total = Operand(0, tokens.imm * group), Operand(POSITION, tokens.imm)
+        yield _Tile(rows, 0, 0, head.query, first, tokens, total, group, lambda rows: rows)
+        return
+    with b.scope(2) as (queries, visible):
+        b.alu(AluFunction.MUL, queries, tokens.reg, group)
+        b.alu(AluFunction.ADD, visible, POSITION, tokens)
+        rows, total = Operand(queries), Operand(visible)
+        yield _Tile(rows, 0, 0, head.query, first, tokens, total, group, lambda rows: rows)
 
 
 @contextmanager
@@ -324,7 +352,7 @@ def _tiles(frame: Frame, node: Attention, head: _Head, layout: KvLayout, group: 
                 _next_head(frame, node, head, layout, group)
 
 
-def _scores(
+def _score(
     frame: Frame, node: Attention, head: _Head, layout: KvLayout, tile: _Tile, scratch: AttentionScratch
 ) -> None:
     context = frame.plans.graph.max_context
@@ -356,17 +384,16 @@ def _scores(
 def _context(
     frame: Frame,
     node: Attention,
-    value_codes: int,
-    past_lines: int,
+    head: _Head,
     layout: KvLayout,
     tile: _Tile,
     group: int,
     scratch: AttentionScratch,
 ) -> None:
-    """One tile from its scores on; registers point to the head's values and hold the lines of earlier ones."""
+    """Softmax and what it weighs."""
     out = frame.slot(node.out)
     words, part_words = words16(node.head_dim), words16(frame.plans.graph.max_context)
-    frame.emit(stream_load(Operand(value_codes), Operand(past_lines)), [], [])
+    frame.emit(stream_load(Operand(head.value_codes), Operand(head.past_values)), [], [])
     softmax = Softmax(
         x=Operand(0, scratch.scores.start), x_stride=frame.plans.graph.max_context, rows=tile.rows, length=tile.length,
         every=tile.every, total=tile.total, value_scales=Operand(0, scratch.value_scales.start),

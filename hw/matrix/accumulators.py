@@ -23,8 +23,8 @@ class Accumulators(wiring.Component):
     """The accumulators of one lane: one addition and one read a cycle.
 
     Memory is read, added to and written in one cycle, so that a sum may grow in successive cycles. What is read is not
-    that memory but a second one, which takes sums as they become complete: so the next sums grow while those before
-    them are read, and no multiplexer is needed between an adder and two banks.
+    that memory but a second one, which takes sums as they become complete, one behind the other: so the next sums grow
+    while those before them are read, and no multiplexer is needed between an adder and two banks.
 
     Parameters:
         config: the accelerator.
@@ -35,7 +35,7 @@ class Accumulators(wiring.Component):
         add: add ``addend`` and ``carry`` in this cycle.
         address: to this sum.
         first: the sum starts from 0.
-        show: the new sum is one that the emitter may want: it can be read from the next cycle on.
+        show: the new sum is one that the emitter may want: it can be read from the next cycle on, at ``show_at``.
         addend: signed.
         carry: one more, if there are carries.
         read_address: of the sum that is read.
@@ -51,6 +51,7 @@ class Accumulators(wiring.Component):
                 "address": In(range(self._depth)),
                 "first": In(1),
                 "show": In(1),
+                "show_at": In(range(self._depth)),
                 "addend": In(signed(width)),
                 "carry": In(1),
                 "read_address": In(range(self._depth)),
@@ -74,7 +75,7 @@ class Accumulators(wiring.Component):
             after.addr.eq(self.address),
             after.data.eq(total),
             after.en.eq(self.add),
-            taken.addr.eq(self.address),
+            taken.addr.eq(self.show_at),
             taken.data.eq(total),
             taken.en.eq(self.add & self.show),
             read.addr.eq(self.read_address),

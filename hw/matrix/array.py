@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -58,7 +58,8 @@ class _Work(data.StructLayout):
                 "opens": 1,  # the first token of the step
                 "closes": 1,  # the last token of the step
                 "first": 1,
-                "show": 1,  # the emitter may want this token's sum
+                "show": 1,  # the emitter may want this token's sum,
+                "shown_at": range(depth_of(config)),  # and where it will be
                 "last": 1,  # the last token of the last step of the row block
                 "block": BlockLayout(config),
             }
@@ -69,8 +70,9 @@ class MultiplierArray(wiring.Component):
     """Carries out steps, one token a cycle and the next step right behind.
 
     Once A has accepted the request for a token's word, the token goes through the pipeline without a stop. Every stage
-    is gated by its own valid bit. The last step of a row block waits, token by token, until the emitter has read the
-    sums of the row block before it, which its own replace. With L = ``A_LATENCY``, in cycles after the request:
+    is gated by its own valid bit. Complete sums go round a ring, an entry for each token or for those side by side; the
+    last step of a row block waits, token by token, while the emitter has not read what is there. With L =
+    ``A_LATENCY``, in cycles after the request:
 
     ====== ========================================================
     L - 1  index registers, with the first token of a step
@@ -94,12 +96,13 @@ class MultiplierArray(wiring.Component):
         act, act_stride: first row and distance of rows in A, in words; stable while there are steps.
         parts: rows of A that each step multiplies, 1 to ``mm_tokens``; stable while there are steps.
         growing: sums may be read after any step, and grow on with the next one; nothing is read before all steps are
-            through. Stable while there are steps.
+            through. Stable while there are steps and until sums have been read.
         a_read: activations.
         a_beside: those of the next token; only if two go side by side.
         finished: pulse: the sums of ``block`` are complete.
         block: see :class:`BlockLayout`.
-        read_address: accumulators that ``sums`` shows.
+        read_address: accumulators that ``sums`` shows. Unless sums are ``growing``, tokens are read in order, and of
+            the address only which one it is of those side by side counts.
         released: pulse: the sums of the next token, or of those side by side, of the oldest complete row block have
             been read; tokens go in order.
         sums: of each lane, in the same cycle.
@@ -179,16 +182,26 @@ class MultiplierArray(wiring.Component):
             m.d.sync += control.cut[i].eq(work[multiply + i - 1].block.kept <= starts)
         for delay, address in enumerate(control.addresses):
             at = work[store + delay]
-            m.d.comb += [address.eq(at.address), control.first[delay].eq(at.first), control.show[delay].eq(at.show)]
+            m.d.comb += [
+                address.eq(at.address),
+                control.first[delay].eq(at.first),
+                control.show[delay].eq(at.show),
+                control.shown_at[delay].eq(at.shown_at),
+            ]
         for lane in range(BLOCK):
             before, ends = store + lane_delay(lane) - 1, (~lane & (lane + 1)).bit_length() - 1
             m.d.sync += control.accumulate[lane].eq(valid[before] & (work[before].block.kept <= ends))
         m.d.sync += control.joins.eq(work[end - 2].block.kept == KEPT_CHOICES.index(BLOCK))
         m.d.comb += [
             control.join.eq(valid[end - 1]),
-            Cat(control.read_token, control.read_address).eq(self.read_address),
             # Weights are read with the first token, but the step is taken with the last one only.
             self.freed.eq(valid[select + SEGMENT - 1] & work[select + SEGMENT - 1].closes),
+        ]
+
+        bits, reading = exact_log2(self._tokens), self._next_place(m, self.released)
+        m.d.comb += [
+            control.read_token.eq(self.read_address[:bits]),
+            control.read_address.eq(Mux(self.growing, self.read_address[bits:], reading)),
         ]
 
         complete = valid[end] & work[end].last
@@ -214,6 +227,13 @@ class MultiplierArray(wiring.Component):
                 m.d.comb += self.sums[index * len(chain.sums) + lane].eq(value)
         return m
 
+    def _next_place(self, m: Module, taken: Value) -> Signal:
+        """The next entry of the ring of complete sums, which goes on after a cycle in which it was ``taken``."""
+        place = Signal(range(depth_of(self._config)))
+        with m.If(taken):
+            m.d.sync += place.eq(Mux(place == depth_of(self._config) - 1, 0, place + 1))
+        return place
+
     def _sequence(self, m: Module):
         """Ask for one word of A a cycle, or two. Returns whether it was accepted in this cycle, and what it is for."""
         step, request, tokens = self.steps.payload, self.a_read.request, self._tokens
@@ -224,7 +244,7 @@ class MultiplierArray(wiring.Component):
         outside = Signal()
         opens, closes, offered, accepted = Signal(), Signal(), Signal(), Signal()
         unread = Signal(range(depth_of(self._config) + 1))  # complete sums of a lane that are not read yet
-        room = unread != (self.parts + (tokens - 1) >> exact_log2(tokens))
+        room = unread != depth_of(self._config)
         completes = step.last & ~self.growing
         m.d.comb += [
             opens.eq(part == 0),
@@ -253,6 +273,7 @@ class MultiplierArray(wiring.Component):
 
         work = Signal(_Work(self._config), name="issue")
         m.d.comb += [
+            work.shown_at.eq(Mux(self.growing, work.address, self._next_place(m, accepted & completes))),
             work.slot.eq(step.slot),
             work.address.eq((step.part_base + part) >> exact_log2(tokens)),
             work.opens.eq(opens),

@@ -38,7 +38,7 @@ class LaneControl(wiring.Signature):
         join: a cycle after ``add`` of the last position: the sum of a group's last lane becomes that of its segment or,
             with ``joins``, that of the whole group.
         accumulate: by lane of a group, :func:`lane_delay` and stage 4: its sum is one that is to be accumulated.
-        addresses, first, show: with ``accumulate``, by :func:`lane_delay`: see :class:`Accumulators`.
+        addresses, first, show, shown_at: with ``accumulate``, by :func:`lane_delay`: see :class:`Accumulators`.
         read_address: of the accumulators that are read.
         read_token: which of those side by side.
     """
@@ -62,6 +62,7 @@ class LaneControl(wiring.Signature):
                 "addresses": Out(range(depth_of(config))).array(SEGMENT + 1),
                 "first": Out(SEGMENT + 1),
                 "show": Out(SEGMENT + 1),
+                "shown_at": Out(range(depth_of(config))).array(SEGMENT + 1),
                 "read_address": Out(range(depth_of(config))),
                 "read_token": Out(range(tokens)),
             }
@@ -144,6 +145,7 @@ class LaneGroup(wiring.Component):
                     accumulators.address.eq(control.addresses[lane_delay(lane)]),
                     accumulators.first.eq(control.first[lane_delay(lane)]),
                     accumulators.show.eq(control.show[lane_delay(lane)]),
+                    accumulators.show_at.eq(control.shown_at[lane_delay(lane)]),
                     accumulators.addend.eq(addend),
                     accumulators.read_address.eq(control.read_address),
                 ]

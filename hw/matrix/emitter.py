@@ -26,10 +26,14 @@ from catenary.isa.tensors import BLOCK, KEPT_CHOICES
 RECORD = record_layout(Context)
 """CONTEXT has the widest fields of the instructions that are emitted."""
 
+HEAD_DIM = 128
+"""Channels of a head for which emitter and array are equally fast in SCORE."""
+
 
 def emit_lanes(config: AcceleratorConfig) -> int:
-    """Results per cycle: a quarter of what the vector unit handles, so that both are busy alike in a layer."""
-    return min(BLOCK, max(1, config.vector_lanes // 4))
+    """Results per cycle: a power of two, as many as the array makes of keys with :data:`HEAD_DIM` channels."""
+    made = max(1, lanes_of(config) * tokens_of(config) // HEAD_DIM)
+    return min(BLOCK, config.vector_lanes, 1 << made.bit_length() - 1)
 
 
 class State(enum.Enum, shape=2):
