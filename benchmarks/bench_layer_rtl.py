@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from benchmarks.record import ROOT
 from benchmarks.speed import note
 from catenary.hw.matrix.signatures import lanes_of, tokens_of
 from catenary.isa.program import Program
-from catenary.runtime.devices.rtl import RtlDevice, RtlOptions, training_with
+from catenary.runtime.devices.rtl import RtlDevice, RtlOptions
 from catenary.runtime.engine import CoreCounters
 from catenary.runtime.host import ProgramEngine
 from catenary.sim.rtl.memory_model import MemoryModel
@@ -151,8 +151,8 @@ class Measured:
         return self.counters.cycles
 
 
-def measure(program: Program, run: Run, training: Callable[[RtlDevice], None] | None = None) -> Measured:
-    """Carry out ``run`` on the simulated core, tuned by ``training``.
+def measure(program: Program, run: Run) -> Measured:
+    """Carry out ``run`` on the simulated core.
 
     Raises:
         SystemExit: the logits are not those of ``iss``.
@@ -163,7 +163,7 @@ def measure(program: Program, run: Run, training: Callable[[RtlDevice], None] | 
             simulator.run(ids[start : min(start + PROMPT, run.first)], start)
         state = simulator.state()
         expected = simulator.run(ids[run.first :], run.first)
-    device = RtlDevice(program.config, RtlOptions(MemoryModel(), training=training))
+    device = RtlDevice(program.config, RtlOptions(MemoryModel()))
     with ProgramEngine("rtl", "rtl", program, device, TIMEOUT_S) as core:
         core.run(ids[:1], 0)
         core.reset()
@@ -191,7 +191,7 @@ def show(name: str, counters: CoreCounters) -> None:
 def decode(name: str, form: str) -> None:
     """Measure a decode step: share of the bytes that were offered, and of cycles that were lost."""
     program = compiled(SHAPES[name], form)
-    measured = measure(program, DECODE, training_with(program))
+    measured = measure(program, DECODE)
     counters, cycles = measured.counters, measured.cycles
     show(f"decode {name} {form}", counters)
     useful, model = useful_bytes(program, CONTEXT), MemoryModel()
@@ -213,7 +213,7 @@ def decode(name: str, form: str) -> None:
 def prefill(name: str, form: str, run: Run, suffix: str) -> int:
     """Measure a prompt: share of the products that the multipliers could have made, and lost cycles; returns all."""
     program = compiled(SHAPES[name], form)
-    measured = measure(program, run, training_with(program))
+    measured = measure(program, run)
     counters, cycles, config = measured.counters, measured.cycles, program.config
     show(f"prefill {name} {form}", counters)
     shape, kept = SHAPES[name], 0.5 if form == "8of16" else 1.0

@@ -24,7 +24,7 @@ class Accumulators(wiring.Component):
 
     Memory is read, added to and written in one cycle, so that a sum may grow in successive cycles. What is read is not
     that memory but a second one, which takes sums as they become complete, one behind the other: so the next sums grow
-    while those before them are read, and no multiplexer is needed between an adder and two banks.
+    while those before them are read, and no multiplexer is needed between an adder and several places.
 
     Parameters:
         config: the accelerator.

@@ -27,7 +27,7 @@ class RowAddress(data.StructLayout):
 
 
 class Constants(wiring.Component):
-    """Three small memories: scales and biases of two banks of rows, and constants of tokens.
+    """Three small memories: scales and biases of banks of rows, and constants of tokens.
 
     The stream's scales and biases are written by the front. What lies in V is fetched once per instruction (tokens) or
     once per tile (rows of SCORE), not once per result, so V is left to others.

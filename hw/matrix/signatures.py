@@ -6,7 +6,7 @@ The array takes steps in order and gives a slot back when it has used it. Per ro
 and biases of rows, into the bank that the steps of the row block name.
 
 Banks. Every row block of MM and MV, every tile of SCORE and every CONTEXT sum (from the instruction that clears it to
-the one that emits it) has one of two banks, in turn. The front claims the bank and waits while it is still claimed; the
+the one that emits it) has one of the banks, in turn. The front claims the bank and waits while it is still claimed; the
 emitter gives it back with a pulse of ``bank_free`` when it has read the last accumulator and constant of it, once per
 row block, tile or emitting CONTEXT. Instructions with no tokens claim nothing and are given nothing back.
 """
@@ -32,8 +32,8 @@ WEIGHT_BITS = CODE_BITS
 COLUMN_BITS = exact_log2(BLOCK)
 """A column number inside a block of 16."""
 
-BANKS = 2
-"""Banks of accumulators and constants: one is emitted while the other is filled."""
+BANKS = 4
+"""Banks of constants, and so row blocks that may be under way: being filled, multiplied, emitted, given back."""
 
 
 def lanes_of(config: AcceleratorConfig) -> int:

@@ -7,7 +7,7 @@ from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import WEIGHT_BITS, fill_groups, fill_rows, lanes_of, tile_slots
+from catenary.hw.matrix.signatures import BANKS, WEIGHT_BITS, fill_groups, fill_rows, lanes_of, tile_slots
 from catenary.hw.stream.cell import CellLayout, Select, wide_groups, wide_turns
 from catenary.hw.stream.constants import CONSTANT_BITS, constants_of
 from catenary.hw.stream.funnel import FunnelSignature
@@ -108,7 +108,7 @@ class BlockReader(wiring.Component):
                 "blocks": Out(HeaderLayout["blocks"].width),
                 "bank_claim": Out(1),
                 "bank_given": In(1),
-                "bank": In(1),
+                "bank": In(range(BANKS)),
                 "slot_claim": Out(1),
                 "slot_free": In(1),
                 "slot": In(range(tile_slots(config))),

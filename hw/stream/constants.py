@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from catenary.hw.matrix.signatures import ConstantsWrite, fill_groups, lanes_of
+from catenary.hw.matrix.signatures import BANKS, ConstantsWrite, fill_groups, lanes_of
 from catenary.isa.config import AcceleratorConfig
 
 CONSTANT_BITS = 32
@@ -59,7 +59,7 @@ class ConstantsQueue(wiring.Component):
                 "write": In(1),
                 "item": In(ConstantsLayout(config)),
                 "room": Out(1),
-                "bank": In(1),
+                "bank": In(range(BANKS)),
                 "port": Out(ConstantsWrite(config)),
                 "pending": Out(1),
             }

@@ -20,7 +20,7 @@ from catenary.hw.stream.index import IndexBuffer
 from catenary.hw.stream.outliers import OutlierReader
 from catenary.hw.stream.params import GroupParams
 from catenary.hw.stream.rows import RowReader
-from catenary.hw.stream.slots import BankPair, SlotRing
+from catenary.hw.stream.slots import BankRing, SlotRing
 from catenary.hw.stream.table import CodeTable
 from catenary.hw.unit import CAUSE_BITS
 from catenary.hw.words import command_layout
@@ -81,7 +81,7 @@ class StreamFront(wiring.Component):
         m.submodules.blocks = blocks = BlockReader(config)
         m.submodules.rows = rows = RowReader(config)
         m.submodules.slots = slots = SlotRing(tile_slots(config))
-        m.submodules.banks = banks = BankPair()
+        m.submodules.banks = banks = BankRing()
         m.submodules.constants = constants = ConstantsQueue(config)
         m.submodules.index = index = IndexBuffer(config)
         m.submodules.params = params = GroupParams(config)

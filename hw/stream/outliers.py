@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-from catenary.hw.matrix.signatures import fill_groups, fill_rows, lanes_of, tile_slots
+from catenary.hw.matrix.signatures import BANKS, fill_groups, fill_rows, lanes_of, tile_slots
 from catenary.hw.stream.cell import CellLayout, Select
 from catenary.hw.stream.header import HeaderLayout
 from catenary.hw.stream.products import times
@@ -59,7 +59,7 @@ class OutlierReader(wiring.Component):
                 "kept": In(range(len(KEPT_CHOICES))),
                 "rows": In(range(lanes_of(config) + 1)),
                 "blocks": In(_BLOCK_BITS),
-                "bank": In(1),
+                "bank": In(range(BANKS)),
                 "write": In(1),
                 "word": In(EntryLayout),
                 "ends": In(1),

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from catenary.hw.buffers.signatures import A_ADDRESS_BITS, A_LATENCY, CODE_BITS, ARead
-from catenary.hw.matrix.signatures import fill_groups, groups_of, tile_slots
+from catenary.hw.matrix.signatures import BANKS, fill_groups, groups_of, tile_slots
 from catenary.hw.stream.cell import CellLayout, Select, key_shifts, wide_groups
 from catenary.hw.stream.funnel import ROW_BITS, FunnelSignature
 from catenary.hw.stream.gearbox import line_units
@@ -88,7 +88,7 @@ class RowReader(wiring.Component):
                 "a_read": Out(ARead(config)),
                 "bank_claim": Out(1),
                 "bank_given": In(1),
-                "bank": In(1),
+                "bank": In(range(BANKS)),
                 "fresh": In(1),
                 "summed": Out(1),
                 "slot_claim": Out(1),

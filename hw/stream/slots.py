@@ -40,7 +40,7 @@ class SlotRing(wiring.Component):
         return m
 
 
-class BankPair(wiring.Component):
+class BankRing(wiring.Component):
     """Gives the banks away in turn.
 
     Members:

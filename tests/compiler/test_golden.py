@@ -34,7 +34,7 @@ OTHER = replace(
 )  # fmt: skip
 PLAIN = AcceleratorConfig(
     name="plain", port_bytes=(8,), memory_bytes=1 << 25, chains=8, chain_length=16, mm_tokens=16, packed=False,
-    stream_atom=8, stream_bytes=16384, vector_words=1 << 15, vector_lanes=4, act_bytes=65536, desc_words=512,
+    stream_atom=8, stream_bytes=16384, vector_words=1 << 16, vector_lanes=4, act_bytes=65536, desc_words=512,
     instruction_words=1024, queue_depth=8,
 )  # fmt: skip
 CASES = {
