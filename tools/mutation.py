@@ -46,8 +46,8 @@ def run_block(name: str, count: int, seed: int, proofs: bool) -> tuple[Netlist, 
     with console.status(f"{name}: netlist"):
         netlist = make(block.config, block.patterns, count, seed, folder)
     with console.status(f"{name}: programs"):
-        tried = sessions(block.config, block.host)
-    store = Store(folder / "results.jsonl", digest(netlist.text), _hash(tried))
+        tried = sessions(block.config, block.stimuli)
+    store = Store(folder / "results.jsonl", digest(netlist.text), _block_hash(folder), _hash(tried))
     left = [mutant for mutant in netlist.mutants if store.get(mutant.number) is None]
     if left:
         with console.status(f"{name}: compiling"):
@@ -65,6 +65,11 @@ def run_block(name: str, count: int, seed: int, proofs: bool) -> tuple[Netlist, 
             number = result.verdict.number
             store.prove(number, prover.prove(by_number[number]).how)
     return netlist, store
+
+
+def _block_hash(folder: Path) -> str:
+    """Of the modules that the mutants are made in, and so of the choice of mutants."""
+    return digest((folder / "block.il").read_text(encoding="utf-8"), (folder / "mutants.json").read_text("utf-8"))
 
 
 def _hash(tried: tuple[Session, ...]) -> str:

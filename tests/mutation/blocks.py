@@ -16,6 +16,9 @@ PACKED = replace(
 )  # fmt: skip
 """Two ports of different widths, lanes for two sums of 16, two tokens side by side, short queues."""
 
+EVEN = replace(PACKED, name="mutants-even", port_bytes=(16, 16))
+"""Lines of a power of two, in which rows of codes may be interleaved."""
+
 PLAIN = replace(PACKED, name="mutants-plain", packed=False, port_bytes=(8,), mm_tokens=8, stream_atom=8)
 """One port, one token at a time."""
 
@@ -29,14 +32,14 @@ class Block:
         parts: paths below the top of the components that it consists of, each with everything inside.
         alone: paths of components that belong to it without what is inside them.
         config: the accelerator.
-        host: whether its mutants are tried with what a host does and with changed programs, too, which are many.
+        stimuli: what its mutants are tried with, names of :data:`tests.mutation.stimuli.GROUPS` in order.
     """
 
     about: str
     parts: tuple[str, ...]
     alone: tuple[str, ...] = ()
     config: AcceleratorConfig = PACKED
-    host: bool = False
+    stimuli: tuple[str, ...] = ("random",)
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -51,16 +54,33 @@ class Block:
         return tuple(f"{TOP}.{part}" for part in (*outer, *self.alone))
 
 
-_CHAIN = Block("hw/matrix and hw/dsp: array, accumulators, emitter", ("matrix.engine",), ("matrix",))
+_ATTENTION = ("bits-score", "bits-context")
+_LOADS = ("bits-ld-v", "bits-ld-v-packed", "bits-ld-a", "bits-ld-a-packed", "bits-ld-d")
+_STORES = ("bits-st-v", "bits-st-v-packed", "bits-st-a")
+_VECTORS = tuple(f"bits-{name}" for name in ("norm", "apply", "combine", "rope", "quant", "softmax", "argmax"))
+_CHAIN = Block(
+    "hw/matrix and hw/dsp: array, accumulators, emitter", ("matrix.engine",), ("matrix",),
+    stimuli=("random", "matrix", "errors", *_ATTENTION, "slow"),
+)  # fmt: skip
 
 BLOCKS: Mapping[str, Block] = {
     "control": Block(
-        "hw/control: registers, dispatch, decoder, tokens, shells, counters, watchdog", ("control",), host=True
+        "hw/control: registers, dispatch, decoder, tokens, shells, counters, watchdog", ("control",),
+        stimuli=("random", "errors", "host", "control", "slow"),
     ),
-    "dma": Block("hw/memory: AXI masters, load and store units", ("load", "store"), host=True),
-    "decoders": Block("hw/stream: from lines of the stream to tiles", ("matrix.front",)),
+    "dma": Block(
+        "hw/memory: AXI masters, load and store units", ("load", "store"), config=EVEN,
+        stimuli=("random", "transfers", "sums", "errors", *_LOADS, *_STORES, "host", "slow"),
+    ),
+    "decoders": Block(
+        "hw/stream: from lines of the stream to tiles", ("matrix.front",),
+        stimuli=("random", "matrix", "streams", "errors", *_ATTENTION, "slow"),
+    ),
     "chain": _CHAIN,
     "chain-plain": replace(_CHAIN, config=PLAIN, about=f"{_CHAIN.about}; not packed"),
-    "vector": Block("hw/vector and hw/fp: the vector unit", ("vector",)),
-}
+    "vector": Block(
+        "hw/vector and hw/fp: the vector unit", ("vector",), config=EVEN,
+        stimuli=("random", "vector", "errors", *_VECTORS),
+    ),
+}  # fmt: skip
 """By name, as in figures."""

@@ -117,7 +117,12 @@ class Prover:
     def _flat(self) -> Mapping[str, Mapping[str, Any]]:
         """Components with all mutants, without hierarchy, with plain registers, by name."""
         names = list(dict.fromkeys(name for mutant in self._mutants for name in (self._root(mutant), mutant.module)))
-        commands = ["read_rtlil block.il", *(mutant.command for mutant in self._mutants), "dffunmap", "design -save all"]
+        commands = [
+            "read_rtlil block.il",
+            *(mutant.command for mutant in self._mutants),
+            "dffunmap",
+            "design -save all",
+        ]
         for index, name in enumerate(names):
             commands += [
                 "design -load all",
@@ -156,7 +161,7 @@ class Prover:
 def _selected(module: Mapping[str, Any], number: int) -> dict[str, Any]:
     """A flat module with one of its mutants, or with none, for good."""
     chosen = set(module["ports"].get(CONTROL, {"bits": ()})["bits"])
-    compared = {
+    numbers = {
         cell["connections"]["Y"][0]: int("".join(reversed(cell["connections"]["B"])), 2)
         for cell in module["cells"].values()
         if cell["type"] == "$eq" and set(cell["connections"]["A"]) == chosen
@@ -165,9 +170,9 @@ def _selected(module: Mapping[str, Any], number: int) -> dict[str, Any]:
     cells = {}
     for name, cell in module["cells"].items():
         ends = cell["connections"]
-        if cell["type"] == "$mux" and ends["S"][0] in compared:
-            means[ends["Y"][0]] = ends["B" if compared[ends["S"][0]] == number else "A"][0]
-        elif cell["type"] != "$eq" or ends["Y"][0] not in compared:
+        if cell["type"] == "$mux" and ends["S"][0] in numbers:
+            means[ends["Y"][0]] = ends["B" if numbers[ends["S"][0]] == number else "A"][0]
+        elif cell["type"] != "$eq" or ends["Y"][0] not in numbers:
             cells[name] = cell
 
     def meant(bits: Iterable[Bit]) -> list[Bit]:
@@ -212,7 +217,8 @@ def compared(gold: dict[str, Any], gate: dict[str, Any]) -> tuple[dict[str, Any]
         return None
     small = []
     for side in sides:
-        shown = {name: [side["ports"][name]["bits"][i] for i in sorted(found)] for name, found in outputs.items() if found}
+        ends = {name: side["ports"][name]["bits"] for name in outputs}
+        shown = {name: [ends[name][i] for i in sorted(found)] for name, found in outputs.items() if found}
         small.append((shown, _sources(side, [bit for bits in shown.values() for bit in bits])))
     used = small[0][1].nets | small[1][1].nets
     inputs = {
@@ -297,7 +303,8 @@ class Component:
         """The largest number of a net."""
         cells = (bits for cell in self._module["cells"].values() for bits in cell["connections"].values())
         nets = (net["bits"] for part in ("ports", "netnames") for net in self._module[part].values())
-        return max((bit for group in (cells, nets) for bits in group for bit in bits if isinstance(bit, int)), default=1)
+        every = (bit for group in (cells, nets) for bits in group for bit in bits)
+        return max((bit for bit in every if isinstance(bit, int)), default=1)
 
     @cached_property
     def _drivers(self) -> dict[Bit, tuple[str, str, int]]:

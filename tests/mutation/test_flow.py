@@ -160,12 +160,24 @@ def test_the_bound_is_that_of_wilson():
 
 def test_results_are_kept_as_long_as_they_hold(tmp_path):
     path = tmp_path / "results.jsonl"
-    store = Store(path, "netlist", "programs")
+    store = Store(path, "netlist", "block", "programs")
     store.put(Result(Verdict(1, "killed", "outcome")))
     store.put(Result(Verdict(2, "alive")))
     store.put(Result(Verdict(3, "alive")))
     store.prove(3, "cut")
-    assert [r.verdict.number for r in Store(path, "netlist", "programs").results()] == [1, 2, 3]
-    assert [r.verdict.number for r in Store(path, "netlist", "others").results()] == [1, 3]
-    assert Store(path, "netlist", "others").get(2) is None
-    assert Store(path, "other", "programs").results() == []
+
+    def kept(*hashes: str) -> list[int]:
+        return [result.verdict.number for result in Store(path, *hashes).results()]
+
+    assert kept("netlist", "block", "programs") == [1, 2, 3]
+    assert kept("netlist", "block", "others") == [1, 3]
+    assert kept("elsewhere another", "block", "programs") == [2, 3]
+    assert kept("elsewhere another", "block", "others") == [3]
+    assert kept("another", "another", "programs") == []
+
+
+def test_what_was_noticed_in_another_core_may_survive_in_this_one(tmp_path):
+    path = tmp_path / "results.jsonl"
+    Store(path, "older", "block", "programs").put(Result(Verdict(1, "killed", "outcome")))
+    Store(path, "newer", "block", "programs").put(Result(Verdict(1, "alive")))
+    assert not Store(path, "newer", "block", "programs").results()[0].killed
