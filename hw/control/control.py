@@ -161,10 +161,10 @@ class Control(wiring.Component):
             self.core_reset.eq(runs.core_reset),
             watchdog.patience.eq(registers.watchdog.cycles),
             watchdog.running.eq(runs.executing),
-            watchdog.progress.eq(
-                Cat(self.moved, dispatch.progress, *(shell.progress for shell in shells.values())).any()
-            ),
         ]
+        m.d.sync += watchdog.progress.eq(  # which is known late in a cycle
+            Cat(self.moved, dispatch.progress, *(shell.progress for shell in shells.values())).any()
+        )
 
         faults = [
             *(Fault(client.fault, client.cause, unit) for unit, client in clients.items()),
@@ -173,7 +173,7 @@ class Control(wiring.Component):
             *watchdog_faults(watchdog.expired, runs.fetching, shells),
         ]
         fault = Signal(FaultLayout)
-        first_fault(m, fault, faults, clients)
+        first_fault(m, fault, faults, clients, runs.executing)
         m.d.comb += runs.failed.eq(fault.valid)
         self._report(m, registers, runs, dispatch, fault)
         self._count(m, counters, runs, shells, dispatch)

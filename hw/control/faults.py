@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from amaranth.hdl import Module, Value
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data
 
 from catenary.hw.control.dispatch import Dispatch
@@ -28,18 +28,29 @@ class Fault(NamedTuple):
     unit: Unit
 
 
-def first_fault(m: Module, fault: data.View, faults: Iterable[Fault], clients: Mapping[Unit, Shell | Dispatch]) -> None:
-    """Drive ``fault``, of :data:`FaultLayout`, with the first of ``faults`` that is valid.
+def first_fault(
+    m: Module, fault: data.View, faults: Iterable[Fault], clients: Mapping[Unit, Shell | Dispatch], enable: Value
+) -> None:
+    """Drive ``fault``, of :data:`FaultLayout`, with the first of ``faults`` that was valid in the cycle before.
 
-    Its pc is that of the unit's instruction, which ``clients`` know.
+    Its pc is that of the unit's instruction in that cycle, which ``clients`` know. What units say is late in a cycle,
+    and to choose takes the better part of one; hence the registers. Nothing counts while ``enable`` is low.
     """
-    for item in reversed(list(faults)):
-        with m.If(item.valid):
-            m.d.comb += [fault.valid.eq(1), fault.cause.eq(item.cause), fault.unit.eq(item.unit)]
+
+    def kept(value: Value, name: str) -> Value:
+        register = Signal.like(value, name=name)
+        m.d.sync += register.eq(value)
+        return register
+
+    pcs = {unit: kept(client.pc, f"pc_of_{unit.name.lower()}") for unit, client in clients.items()}
+    for number, item in reversed(list(enumerate(faults))):
+        cause = item.cause if isinstance(item.cause, ErrorCause) else kept(item.cause, f"cause_{number}")
+        with m.If(kept(item.valid & enable, f"fault_{number}")):
+            m.d.comb += [fault.valid.eq(1), fault.cause.eq(cause), fault.unit.eq(item.unit)]
     with m.Switch(fault.unit):
-        for unit, client in clients.items():
+        for unit, pc in pcs.items():
             with m.Case(unit):
-                m.d.comb += fault.pc.eq(client.pc)
+                m.d.comb += fault.pc.eq(pc)
 
 
 def watchdog_faults(expired: Value, fetching: Value, shells: Mapping[Unit, Shell]) -> Iterator[Fault]:

@@ -28,7 +28,8 @@ class LoopStack(wiring.Component):
         pc: instruction that is being executed.
         clear: forget all loops.
         count, length: of the loop that the LOOP at ``pc`` describes.
-        refused: that loop would nest too deep, or end behind the one around it.
+        refused: that loop would nest too deep, or end behind the one around it. A cycle later than ``pc`` and
+            ``length``, which have been there for longer when it matters.
         enter: open it.
         at_end: ``pc`` is the last instruction of the innermost loop.
         turn: such an instruction has finished: begin the next turn, or close the loop.
@@ -66,7 +67,6 @@ class LoopStack(wiring.Component):
             inside.eq(level != 0),
             reader.addr.eq(level - 1),
             last.eq(self.pc + self.length),
-            self.refused.eq((level == LOOP_DEPTH) | (inside & (last > top.last))),
             self.at_end.eq(inside & (self.pc == top.last)),
             self.again.eq(top.left != 1),
             self.first.eq(top.first),
@@ -81,6 +81,7 @@ class LoopStack(wiring.Component):
             ]
         with m.Else():
             m.d.comb += [writer.addr.eq(level - 1), writer.data.eq(top), writer.data.left.eq(top.left - 1)]
+        m.d.sync += self.refused.eq((level == LOOP_DEPTH) | (inside & (last > top.last)))
         with m.If(self.clear):
             m.d.sync += level.eq(0)
         with m.Elif(self.enter):

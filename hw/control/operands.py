@@ -50,6 +50,9 @@ OPERANDS = tuple((cls, index, field) for cls in INSTRUCTIONS.values() for index,
 FORMS = tuple(sorted({_form(field) for _, _, field in OPERANDS}))
 """What operands there are: bits that the value may have, and bits of the immediate."""
 
+WINDOWS = tuple(sorted({field.offset // WINDOW for _, _, field in OPERANDS}))
+"""Windows that an operand begins in."""
+
 COMMON = 20
 """Bits of most immediates at most. Those of longer ones are selected apart, because there are few of them."""
 
@@ -57,8 +60,10 @@ COMMON = 20
 class Resolver(wiring.Component):
     """Reads the operands of an instruction, one per cycle behind a cycle of selection.
 
+    Where an operand lies is looked up while the one before it is selected; for the first, in the cycle of ``start``.
+
     Members:
-        word: the instruction; it must not change until ``done``.
+        word: the instruction, from the cycle of ``start`` on; it must not change until ``done``.
         start: begin with its first operand.
         enable: may go on.
         register: number of a register to read.
@@ -98,16 +103,20 @@ class Resolver(wiring.Component):
             }
         )
         choice, operand = Signal(selected), Signal(selected)
-        held = Signal()
+        held, busy = Signal(), Signal()
 
-        self._select(m, index, choice, count)
+        advance = self.enable & ~(held & self.pending)
+        following = Signal.like(index)
+        with m.If(busy):
+            m.d.comb += following.eq(index + advance)
+        spot = self._find(m, following, count)
+        self._select(m, spot, choice)
         total = Signal(SCALAR_BITS)
         excess = Signal()
         with m.Switch(operand.form):
             for number, (width, _) in enumerate(FORMS):
                 with m.Case(number):
                     m.d.comb += excess.eq(total[width:].any())
-        advance = self.enable & ~(held & self.pending)
         m.d.comb += [
             self.register.eq(operand.register),
             total.eq(self.value + operand.immediate),
@@ -115,8 +124,10 @@ class Resolver(wiring.Component):
             self.done.eq((index == count) & ~held),
         ]
         with m.If(self.start):
-            m.d.sync += [index.eq(0), held.eq(0)]
-        with m.Elif(advance):
+            m.d.sync += [index.eq(0), held.eq(0), busy.eq(1)]
+        with m.Elif(self.done):
+            m.d.sync += busy.eq(0)
+        with m.Elif(busy & advance):
             m.d.sync += held.eq(index != count)
             with m.If(index != count):
                 m.d.sync += [index.eq(index + 1), operand.eq(choice)]
@@ -126,10 +137,18 @@ class Resolver(wiring.Component):
                         m.d.sync += self.slots[f"slot{number}"].eq(total)
         return m
 
-    def _select(self, m: Module, index: Signal, choice: data.View, count: Signal) -> None:
-        """Find operand ``index`` of the word, and how many it has."""
-        windows = sorted({field.offset // WINDOW for _, _, field in OPERANDS})
-        window, place = Signal(range(len(windows))), Signal(range(WINDOW))
+    def _find(self, m: Module, index: Signal, count: Signal) -> data.View:
+        """A register with where operand ``index`` of the word lies and what it is; and how many operands there are."""
+        spots = data.StructLayout(
+            {
+                "window": range(len(WINDOWS)),
+                "place": range(WINDOW),
+                "form": range(len(FORMS)),
+                "target": range(SLOTS),
+            }
+        )
+        found, spot = Signal(spots), Signal(spots)
+        m.d.sync += spot.eq(found)
         with m.Switch(self.word[:OPCODE_BITS]):
             for cls in INSTRUCTIONS.values():
                 with m.Case(cls.opcode):
@@ -138,17 +157,24 @@ class Resolver(wiring.Component):
             for cls, number, field in OPERANDS:
                 with m.Case(cls.opcode | number << OPCODE_BITS):
                     m.d.comb += [
-                        window.eq(windows.index(field.offset // WINDOW)),
-                        place.eq(field.offset % WINDOW),
-                        choice.form.eq(FORMS.index(_form(field))),
-                        choice.target.eq(slots_of(cls)[field.name]),
+                        found.window.eq(WINDOWS.index(field.offset // WINDOW)),
+                        found.place.eq(field.offset % WINDOW),
+                        found.form.eq(FORMS.index(_form(field))),
+                        found.target.eq(slots_of(cls)[field.name]),
                     ]
+        return spot
+
+    def _select(self, m: Module, spot: data.View, choice: data.View) -> None:
+        """The operand at ``spot``."""
+        window, place = spot.window, spot.place
         bits = REGISTER_BITS + COMMON
         word = Cat(self.word, Const(0, WINDOW + bits))
         opened, shifted = Signal(WINDOW - 1 + bits), Signal(bits)
         m.d.comb += [
-            opened.eq(Cat(word[WINDOW * start :][: len(opened)] for start in windows).word_select(window, len(opened))),
+            opened.eq(Cat(word[WINDOW * start :][: len(opened)] for start in WINDOWS).word_select(window, len(opened))),
             shifted.eq(opened >> place),
+            choice.form.eq(spot.form),
+            choice.target.eq(spot.target),
             choice.register.eq(shifted),
         ]
         with m.Switch(choice.form):
@@ -158,6 +184,6 @@ class Resolver(wiring.Component):
         long = {(field.offset, _form(field)) for _, _, field in OPERANDS if _form(field)[1] > COMMON}
         for offset, form in sorted(long):
             high = self.word[offset + bits : offset + REGISTER_BITS + form[1]]
-            at_offset = (window == windows.index(offset // WINDOW)) & (place == offset % WINDOW)
+            at_offset = (window == WINDOWS.index(offset // WINDOW)) & (place == offset % WINDOW)
             with m.If(at_offset & (choice.form == FORMS.index(form))):
                 m.d.comb += choice.immediate[COMMON:].eq(high)

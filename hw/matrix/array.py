@@ -57,6 +57,7 @@ class _Work(data.StructLayout):
                 "address": range(depth_of(config)),
                 "opens": 1,  # the first token of the step
                 "closes": 1,  # the last token of the step
+                "again": 1,  # with the words of the step before
                 "first": 1,
                 "show": 1,  # the emitter may want this token's sum,
                 "shown_at": range(depth_of(config)),  # and where it will be
@@ -69,10 +70,10 @@ class _Work(data.StructLayout):
 class MultiplierArray(wiring.Component):
     """Carries out steps, one token a cycle and the next step right behind.
 
-    Once A has accepted the request for a token's word, the token goes through the pipeline without a stop. Every stage
-    is gated by its own valid bit. Complete sums go round a ring, an entry for each token or for those side by side; the
-    last step of a row block waits, token by token, while the emitter has not read what is there. With L =
-    ``A_LATENCY``, in cycles after the request:
+    Once A has accepted the request for a token's word, or that word is still there, the token goes through the pipeline
+    without a stop. Every stage is gated by its own valid bit. Complete sums go round a ring, an entry for each token or
+    for those side by side; the last step of a row block waits, token by token, while the emitter has not read what is
+    there. With L = ``A_LATENCY``, in cycles after the request:
 
     ====== ========================================================
     L - 1  index registers, with the first token of a step
@@ -163,7 +164,9 @@ class MultiplierArray(wiring.Component):
         end = store + SEGMENT  # where the last lane of each group accumulates
         control = LaneControl(self._config).create()
         first_word = [self.a_read.data, *([self.a_beside.data] if self._tokens > 1 else [])]
-        m.d.comb += [a.eq(b) for a, b in zip(control.words[0], first_word, strict=True)]
+        # What went on last is still there.
+        for word, read, held in zip(control.words[0], first_word, control.words[1], strict=True):
+            m.d.comb += word.eq(Mux(work[select].again, held, read))
         for i in range(SEGMENT):
             m.d.comb += [
                 control.load_index[i].eq(valid[select - 1 + i] & work[select - 1 + i].opens),
@@ -235,7 +238,11 @@ class MultiplierArray(wiring.Component):
         return place
 
     def _sequence(self, m: Module):
-        """Ask for one word of A a cycle, or two. Returns whether it was accepted in this cycle, and what it is for."""
+        """Ask for one word of A a cycle, or two. Returns whether there is one in this cycle, and what it is for.
+
+        Successive steps of CONTEXT want the same words, which are not read again if they are all of a step's. So the
+        vector unit can write A while there are one or two tokens.
+        """
         step, request, tokens = self.steps.payload, self.a_read.request, self._tokens
         part = Signal(range(self._config.mm_tokens))
         # One bit more than an address, so that rows which leave A are seen: no row is half of A long.
@@ -246,14 +253,20 @@ class MultiplierArray(wiring.Component):
         unread = Signal(range(depth_of(self._config) + 1))  # complete sums of a lane that are not read yet
         room = unread != depth_of(self._config)
         completes = step.last & ~self.growing
+        again, held, last_word = Signal(), Signal(), Signal.like(step.act_word)
+        with m.If(accepted):
+            m.d.sync += [held.eq(opens & closes), last_word.eq(step.act_word)]
+        with m.Elif(~self.busy):  # the next instruction has other words
+            m.d.sync += held.eq(0)
         m.d.comb += [
             opens.eq(part == 0),
             closes.eq(part + tokens >= self.parts),
             first.eq(Mux(opens, self.act, row)),
             offered.eq(self.steps.valid & (room | ~completes)),
-            request.valid.eq(offered),
+            again.eq(held & (step.act_word == last_word)),
+            request.valid.eq(offered & ~again),
             request.payload.eq(addresses[0]),
-            accepted.eq(request.valid & request.ready),
+            accepted.eq(offered & (again | request.ready)),
             self.steps.ready.eq(accepted & closes),
             self.multiplies.eq(accepted),
             self.stalled.eq(request.valid & ~request.ready),
@@ -278,6 +291,7 @@ class MultiplierArray(wiring.Component):
             work.address.eq((step.part_base + part) >> exact_log2(tokens)),
             work.opens.eq(opens),
             work.closes.eq(closes),
+            work.again.eq(again),
             work.first.eq(step.first),
             work.show.eq(step.last | self.growing),
             work.last.eq(step.last & closes),

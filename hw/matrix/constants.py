@@ -40,7 +40,7 @@ class Constants(wiring.Component):
         write: constants from the front.
         v_read: constants from V.
         fetch: pulse: copy ``fetch_words`` words of V from ``fetch_base`` on into the scales of rows of ``fetch_bank``
-            (``fetch_rows``), or into the constants of tokens. The other ``fetch_`` members are stable until it is done.
+            (``fetch_rows``), or into the constants of tokens.
         fetched: nothing is being copied.
         fault: a word to copy lies behind V.
         stalled: V does not take a request.
@@ -81,28 +81,36 @@ class Constants(wiring.Component):
         shift = exact_log2(lanes)
 
         # From V: requests run ahead of answers.
-        asked, answered = Signal.like(self.fetch_words), Signal.like(self.fetch_words)
-        fetching, left, address = Signal(), Signal.like(self.fetch_words), Signal(V_ADDRESS_BITS + 1)
+        fetching, address = Signal(), Signal(V_ADDRESS_BITS + 1)
+        left, answered, words = (Signal.like(self.fetch_words, name=name) for name in ("left", "answered", "words"))
+        of_rows, bank = Signal(), Signal.like(self.fetch_bank)
         request, answer = self.v_read.request, self.v_read.valid
-        step = Mux(self.fetch_rows, lanes, 1)
+        step, ends = Mux(of_rows, lanes, 1), Signal()
         m.d.comb += [
-            left.eq(self.fetch_words - asked),
-            address.eq(self.fetch_base + asked),
-            request.valid.eq(fetching & (asked < self.fetch_words)),
+            ends.eq(left <= step),
+            request.valid.eq(left != 0),
             request.payload.address.eq(address),
-            request.payload.count.eq(Mux(left < step, left, step)),
+            request.payload.count.eq(Mux(ends, left, step)),
             self.stalled.eq(request.valid & ~request.ready),
             self.fetched.eq(~fetching),
             self.fault.eq((request.valid & address[-1]) | (answer & self.v_read.fault)),
         ]
         with m.If(self.fetch):
-            m.d.sync += [fetching.eq(1), asked.eq(0), answered.eq(0)]
+            m.d.sync += [
+                fetching.eq(1),
+                address.eq(self.fetch_base),
+                left.eq(self.fetch_words),
+                words.eq(self.fetch_words),
+                answered.eq(0),
+                of_rows.eq(self.fetch_rows),
+                bank.eq(self.fetch_bank),
+            ]
         with m.Elif(fetching):
             with m.If(request.valid & request.ready):
-                m.d.sync += asked.eq(asked + step)
+                m.d.sync += [address.eq(address + step), left.eq(Mux(ends, 0, left - step))]
             with m.If(answer):
                 m.d.sync += answered.eq(answered + step)
-            with m.If(answered >= self.fetch_words):
+            with m.If(answered >= words):
                 m.d.sync += fetching.eq(0)
 
         # Rows: `lanes` of them in a word. The front has none to write while rows are fetched.
@@ -121,9 +129,9 @@ class Constants(wiring.Component):
             with m.If(self.write.valid & (self.write.payload.bias == bias)):
                 m.d.comb += writer.en.eq(1 << row[:shift])
             if not bias:
-                with m.If(answer & self.fetch_rows):
+                with m.If(answer & of_rows):
                     m.d.comb += [
-                        writer.addr.eq(Cat(answered[shift:][: len(self.scale_at.word)], self.fetch_bank)),
+                        writer.addr.eq(Cat(answered[shift:][: len(self.scale_at.word)], bank)),
                         writer.en.eq((1 << lanes) - 1),
                     ]
                     m.d.comb += [writer.data[lane].eq(self.v_read.data[lane]) for lane in range(lanes)]
@@ -135,7 +143,7 @@ class Constants(wiring.Component):
         m.d.comb += [
             writer.addr.eq(answered),
             writer.data.eq(self.v_read.data[0]),
-            writer.en.eq(answer & ~self.fetch_rows),
+            writer.en.eq(answer & ~of_rows),
         ]
         for at, value in zip(self.tokens_at, self.tokens, strict=True):
             reader = tokens.read_port(domain="comb")

@@ -144,7 +144,7 @@ class Emitter(wiring.Component):
             with m.Case(State.EMIT), m.If(emitted):
                 m.d.sync += [state.eq(State.WAIT), above.eq(above + block.rows)]
                 m.d.comb += blocks.r_en.eq(1)
-        of_rows = state == State.ROWS
+        of_rows = ~self.start  # what is fetched next
         m.d.comb += [
             constants.fetch_rows.eq(of_rows),
             constants.fetch_bank.eq(block.bank),

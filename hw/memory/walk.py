@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
@@ -161,28 +161,25 @@ class RowWalker(wiring.Component):
         address, row_address = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         offset = Signal.like(step.offset)
 
-        # What a step would take, if bytes are next.
-        space, room = Signal(range(piece + 1)), Signal(range(piece + 1))
+        # What a step would take, if bytes are next: what is left of the row, or `room`, which is known beforehand.
+        space, room, fills = Signal(range(piece + 1)), Signal(range(piece + 1)), Signal()
         count = Signal.like(room)
         moved, words = Signal(range(WORD_BYTES + piece)), Signal(range(piece + 1))
         next_offset = Signal.like(offset)
-        row_end = Signal()
+        row_end, word_end = Signal(), Signal()
         m.d.comb += [
             space.eq(piece - place),
             row_end.eq(left <= room),
             count.eq(Mux(row_end, left, room)),
-            moved.eq(offset + count),
+            moved.eq(offset + room),
         ]
         with m.Switch(kind):
             for index, word in enumerate(self._kinds):
                 with m.Case(index):
                     shift = exact_log2(word.bytes)
-                    most = word.bytes - offset[:shift] if word.most is None else word.most
-                    if word.most is not None and word.most >= piece:
-                        m.d.comb += room.eq(space)
-                    else:
-                        m.d.comb += room.eq(Mux(space < most, space, most))
+                    behind = (offset + left[: len(space)])[:shift]
                     m.d.comb += [words.eq(moved >> shift), next_offset.eq(moved[:shift])]
+                    m.d.comb += word_end.eq(Mux(row_end, behind, moved[:shift]) == 0)
 
         seek, last, final, finished, piece_end, line_end, over = (
             Signal(name=name) for name in ("seek", "last", "final", "finished", "piece_end", "line_end", "over")
@@ -192,7 +189,7 @@ class RowWalker(wiring.Component):
             final.eq(rows_left == 1),
             last.eq(packed | (lines_left == 1)),  # of the lines that this row begins in or has
             finished.eq(row_end & (~packed | final | (slots_left == 1)) & ~seek & ~gap),
-            piece_end.eq(seek | gap | finished | (count == space)),
+            piece_end.eq(seek | gap | finished | Mux(row_end, left[: len(space)] == space, fills)),
             line_end.eq(piece_end & (part == self._pieces - 1)),
             over.eq(line_end & last & (finished | gap)),
         ]
@@ -214,15 +211,13 @@ class RowWalker(wiring.Component):
                 step.count.eq(Mux(seek | gap, 0, count)),
                 step.address.eq(address),
                 step.offset.eq(offset),
-                step.word_end.eq(next_offset == 0),
+                step.word_end.eq(word_end),
                 step.row_end.eq(row_end),
                 step.piece_end.eq(piece_end),
                 step.line_end.eq(line_end),
             ]
             with m.If(piece_end):
-                m.d.sync += [place.eq(Mux(seek, place - piece, 0)), part.eq(Mux(line_end, 0, part + 1))]
-            with m.Else():
-                m.d.sync += place.eq(place + count)
+                m.d.sync += part.eq(Mux(line_end, 0, part + 1))
             with m.If(line_end):
                 m.d.sync += lines_left.eq(Mux(last, row_lines, lines_left - 1))
             with m.If(~seek & ~gap):
@@ -233,10 +228,9 @@ class RowWalker(wiring.Component):
                         slots_left.eq(Mux(slots_left == 1, per_line, slots_left - 1)),
                         address.eq(row_address + stride),
                         row_address.eq(row_address + stride),
-                        offset.eq(0),
                     ]
                 with m.Else():
-                    m.d.sync += [left.eq(left - count), address.eq(address + words), offset.eq(next_offset)]
+                    m.d.sync += [left.eq(left - room), address.eq(address + words)]
             with m.If(over):
                 m.d.sync += [gap.eq(0), active.eq(Mux(gap, rows_left != 0, ~final))]
             with m.Elif(finished):
@@ -254,10 +248,33 @@ class RowWalker(wiring.Component):
                 rows_left.eq(walk.rows),
                 lines_left.eq(walk.row_lines),
                 row_lines.eq(walk.row_lines),
-                offset.eq(0),
                 packed.eq(walk.packed),
-                place.eq(walk.offset),
                 slots_left.eq(walk.slots),
                 per_line.eq(walk.per_line),
             ]
+
+        # Where the next step begins, and how far it may reach.
+        new_kind, new_place, new_offset = (Signal.like(now, name=f"new_{now.name}") for now in (kind, place, offset))
+        m.d.comb += [new_kind.eq(kind), new_place.eq(place + count), new_offset.eq(offset)]
+        with m.If(piece_end):
+            m.d.comb += new_place.eq(Mux(seek, place - piece, 0))
+        with m.If(~seek & ~gap):
+            m.d.comb += new_offset.eq(Mux(row_end, 0, next_offset))
+        with m.If(self.start):
+            m.d.comb += [new_kind.eq(walk.kind), new_place.eq(walk.offset), new_offset.eq(0)]
+        new_room, new_fills = self._room(m, new_kind, new_place, new_offset)
+        with m.If(self.start | advance):
+            m.d.sync += [place.eq(new_place), offset.eq(new_offset), room.eq(new_room), fills.eq(new_fills)]
         return m
+
+    def _room(self, m: Module, kind: Value, place: Value, offset: Value) -> tuple[Value, Value]:
+        """Bytes that a step may take from ``place`` on if the row does not end, and whether the piece ends there."""
+        space, room, fills = Signal(range(self._piece + 1)), Signal(range(self._piece + 1)), Signal()
+        m.d.comb += [space.eq(self._piece - place), room.eq(space), fills.eq(1)]
+        with m.Switch(kind):
+            for index, word in enumerate(self._kinds):
+                most = word.bytes - offset[: exact_log2(word.bytes)] if word.most is None else word.most
+                with m.Case(index):
+                    if word.most is None or word.most < self._piece:
+                        m.d.comb += [room.eq(Mux(space < most, space, most)), fills.eq(space <= most)]
+        return room, fills

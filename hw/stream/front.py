@@ -100,12 +100,16 @@ class StreamFront(wiring.Component):
 
         # The instruction. Fields that SCORE and CONTEXT share lie in different places of their records.
         linear, score, context = self.command.body.mm, self.command.body.score, self.command.body.context
-        is_context = self.command.opcode == Opcode.CONTEXT.value
-        is_score = self.command.opcode == Opcode.SCORE.value
-        of_rows = Signal()
+        # Half the unit asks what it is, so a register knows; it does in the second cycle of the instruction.
+        is_context, is_score, of_rows = Signal(), Signal(), Signal()
         tokens = Signal(context.tokens.shape())
+        opcode = self.command.opcode
+        m.d.sync += [
+            is_context.eq(opcode == Opcode.CONTEXT.value),
+            is_score.eq(opcode == Opcode.SCORE.value),
+            of_rows.eq((opcode == Opcode.CONTEXT.value) | (opcode == Opcode.SCORE.value)),
+        ]
         m.d.comb += [
-            of_rows.eq(is_context | is_score),
             tokens.eq(Mux(is_context, context.tokens, score.tokens)),
             blocks.depth.eq(linear.depth),
             blocks.rows.eq(linear.rows),

@@ -78,20 +78,33 @@ class Sequencer(wiring.Component):
 
         index, within = Signal(range(beats)), Signal(range(beats))
 
-        # How many beats: those of a block, the next power of two of them, and those of a level of the tree.
-        block_beats, padded, level_beats = (Signal(range(beats + 1)) for _ in range(3))
+        # The index of the last beat of a block, of the next power of two of beats, and of a level of the tree.
+        block_top, padded_top, level_top = (Signal(range(beats)) for _ in range(3))
         level_limit = Signal(range(max(beats, QUEUE_DEPTH) + 1))
         width = Signal(range(STRIP))  # of the level, in elements
         ragged = Signal()  # the last strip before the tree did not reach all partial sums
-        m.d.comb += block_beats.eq((cursor.extent + (lanes - 1)) >> shift)
-        with m.If(~cursor.head):
-            m.d.comb += padded.eq(block_beats)
-        for power in range(exact_log2(beats) + 1):
-            with m.Elif(block_beats <= 1 << power):
-                m.d.comb += padded.eq(1 << power)
-        m.d.comb += level_beats.eq(Mux(width[:shift].any(), 1, width >> shift))
+        m.d.comb += [
+            block_top.eq((cursor.extent - 1) >> shift),
+            padded_top.eq(block_top),
+            level_top.eq(Mux(width[:shift].any(), 0, (width >> shift) - 1)),
+        ]
+        with m.If(cursor.head):  # ones below its highest one
+            m.d.comb += [padded_top[bit].eq(block_top[bit:].any()) for bit in range(len(padded_top))]
 
-        m.d.comb += level_limit.eq(Mux(ragged, Mux(index == 0, 0, QUEUE_DEPTH), level_beats - 1))
+        # What stays while the micro-operation goes on, so that a beat is not late for it.
+        fixed = Signal(
+            data.StructLayout(
+                {
+                    "extent": cursor.extent.shape(),
+                    "blocks_top": cursor.blocks.shape(),
+                    "gap": len(cursor.held.block) + 1,  # to the first element of the next block
+                    "counted": 1,  # the last beat is that with index `top`
+                    "top": block_top.shape(),
+                    "level_top": level_top.shape(),
+                }
+            )
+        )
+        m.d.comb += level_limit.eq(Mux(ragged, Mux(index == 0, 0, QUEUE_DEPTH), fixed.level_top))
 
         # The beat.
         previous, previous_slow, applied = Signal(range(beats)), Signal(), Signal(range(beats))
@@ -102,7 +115,7 @@ class Sequencer(wiring.Component):
         folding, padding = plan.beats == Shape.FOLD, plan.beats == Shape.PADDED
         m.d.comb += [
             block_ends.eq(remaining <= lanes),
-            step.eq(Mux(block_ends, cursor.held.block - ((block_beats - 1) << shift), lanes)),
+            step.eq(Mux(block_ends, fixed.gap, lanes)),
             beat.compute.eq(compute),
             beat.a_beat.eq(Mux(plan.wrap, within, index)),
             beat.b_beat.eq(index + Mux(folding, width >> shift, 0)),
@@ -117,15 +130,10 @@ class Sequencer(wiring.Component):
             ticket.first.eq(cursor.head & (index == 0)),
             ticket.final.eq(last & ~cursor.more_strips),
         ]
-        with m.Switch(plan.beats):
-            with m.Case(Shape.STRIP):
-                m.d.comb += last.eq(block_ends & (block + 1 == cursor.blocks))
-            with m.Case(Shape.PADDED):
-                m.d.comb += last.eq(index + 1 == padded)
-            with m.Case(Shape.FOLD):
-                m.d.comb += last.eq(index + 1 == level_beats)
-            with m.Default():
-                m.d.comb += last.eq(block_ends)
+        with m.If(fixed.counted):
+            m.d.comb += last.eq(index == fixed.top)
+        with m.Else():
+            m.d.comb += last.eq(block_ends & ((plan.beats != Shape.STRIP) | (block == fixed.blocks_top)))
         self._order(m, beat, plan, index, previous, previous_slow, applied, level_limit)
 
         # A request and its beat go together.
@@ -137,7 +145,7 @@ class Sequencer(wiring.Component):
         ]
 
         leave = Signal()
-        end = self._flow(m, fetch, pc, cursor, leave, width)
+        end = self._flow(m, fetch, pc, cursor, leave, running, width)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.job.ready.eq(1), fetch.addr.eq(self.job.payload.entry)]
@@ -154,6 +162,12 @@ class Sequencer(wiring.Component):
                     block.eq(0),
                     read_at.eq(self._address(m, "read", plan.read, cursor, plan.ahead)),
                     write_at.eq(self._address(m, "write", plan.write, cursor)),
+                    fixed.extent.eq(cursor.extent),
+                    fixed.blocks_top.eq(cursor.blocks - 1),
+                    fixed.gap.eq(cursor.held.block - (block_top << shift)),
+                    fixed.counted.eq(padding | folding),
+                    fixed.top.eq(Mux(folding, level_top, padded_top)),
+                    fixed.level_top.eq(level_top),
                 ]
                 with m.Switch(plan.beats):
                     with m.Case(Shape.ONE):
@@ -185,7 +199,7 @@ class Sequencer(wiring.Component):
                         write_at.eq(advanced(write_at, step)),
                     ]
                     with m.If(block_ends & (plan.beats == Shape.STRIP)):
-                        m.d.sync += [within.eq(0), block.eq(block + 1), remaining.eq(cursor.extent)]
+                        m.d.sync += [within.eq(0), block.eq(block + 1), remaining.eq(fixed.extent)]
                     with m.If(last):
                         m.d.sync += [previous.eq(index), previous_slow.eq(compute.apply)]
                         with m.If(compute.apply & (plan.beats == Shape.STRIP)):
@@ -193,7 +207,7 @@ class Sequencer(wiring.Component):
                         with m.If(padding):
                             m.d.sync += ragged.eq(~cursor.head)
                             with m.If(cursor.head):
-                                m.d.sync += width.eq((padded << shift) >> 1)
+                                m.d.sync += width.eq((fixed.top + 1 << shift) >> 1)
                         with m.If(folding):
                             m.d.sync += [ragged.eq(0), width.eq(width >> 1)]
                         m.d.comb += leave.eq(1)
@@ -245,9 +259,19 @@ class Sequencer(wiring.Component):
         return advanced(chosen, cursor.offset)
 
     def _flow(
-        self, m: Module, fetch: wiring.PureInterface, pc: Signal, cursor: Cursor, leave: Value, width: Value
+        self,
+        m: Module,
+        fetch: wiring.PureInterface,
+        pc: Signal,
+        cursor: Cursor,
+        leave: Value,
+        running: Value,
+        width: Value,
     ) -> Value:
-        """Go to the next micro-operation when ``leave`` is high; returns whether there is none."""
+        """Go to the next micro-operation when ``leave`` is high; returns whether there is none.
+
+        Where to is found while the micro-operation is prepared, for the last beat knows late that it is.
+        """
         plan = fetch.data.plan
         go, end, following = Signal(), Signal(), Signal.like(pc)
         move = Signal(Move)
@@ -271,7 +295,17 @@ class Sequencer(wiring.Component):
                 with m.Else():
                     m.d.comb += end.eq(1)
         m.d.comb += following.eq(Mux(go, plan.target, pc + 1))
+        way = data.StructLayout({"end": 1, "move": Move, "following": len(pc)})
+        found, kept, taken = (Signal(way, name=name) for name in ("way_found", "way_kept", "way_taken"))
+        m.d.comb += [
+            found.end.eq(end),
+            found.move.eq(move),
+            found.following.eq(following),
+            taken.eq(Mux(running, kept, found)),
+            fetch.addr.eq(taken.following),
+        ]
+        m.d.sync += kept.eq(found)
         with m.If(leave):
-            m.d.comb += [cursor.move.eq(move), fetch.addr.eq(following), fetch.en.eq(~end)]
-            m.d.sync += pc.eq(following)
-        return end
+            m.d.comb += [cursor.move.eq(taken.move), fetch.en.eq(~taken.end)]
+            m.d.sync += pc.eq(taken.following)
+        return taken.end
