@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutation testing of the hardware: which single faults the program suite notices. docs/mutation.md says what counts.
 
-    python -m tools.mutation                            all blocks; figures, and the tables of docs/mutation.md
+    python -m tools.mutation                            all blocks; figures, and the table of docs/mutation.md
+    python -m tools.mutation --block control            one block; likewise
     python -m tools.mutation --block control --count 20 a quick look at one, which records nothing
 
 What was found is kept under build/mutation/, so a run that was interrupted goes on where it was, and a change of the
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +23,7 @@ from rich.progress import track
 from benchmarks.record import ROOT
 from benchmarks.speed import note
 from catenary.sim.rtl.cache import digest
-from tests.mutation.blocks import BLOCKS
+from tests.mutation.blocks import BLOCKS, MEASURED
 from tests.mutation.core import MutantCore, Netlist, make, verilog
 from tests.mutation.proof import Prover
 from tests.mutation.results import Result, Store, Summary, survivors_table
@@ -103,42 +105,46 @@ def record(name: str, summary: Summary) -> None:
         note(f"rtl.mutation.{name}.{what}", getattr(summary, what), "mutants", "rtl", COMMAND)
 
 
-def write_page(rows: list[str], page: Path = PAGE) -> None:
-    """Rewrite the list of survivors."""
+def write_page(rows: Mapping[str, list[str]], page: Path = PAGE) -> None:
+    """Rewrite the list of survivors of some blocks, and keep those of others."""
     text = page.read_text(encoding="utf-8")
-    table = "\n".join([*_HEAD, *rows])
+    found = _TABLE.search(text)
+    kept = found[0].splitlines() if found else []
+    lines = [
+        line for name in MEASURED for line in rows.get(name, [line for line in kept if line.startswith(f"| {name} |")])
+    ]
+    table = "\n".join([*_HEAD, *lines])
     page.write_text(_TABLE.sub(lambda found: f"{found['begin']}\n{table}\n\n{found['end']}", text), encoding="utf-8")
 
 
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutation", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--block", action="append", choices=BLOCKS, help="only this one; may be given several times")
+    parser.add_argument("--block", action="append", choices=BLOCKS, help="only this one; may be repeated")
     parser.add_argument("--count", type=int, default=COUNT, help=f"mutants of each block ({COUNT})")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the choice of mutants ({SEED})")
     parser.add_argument("--no-proofs", action="store_true", help="leave out the proofs of equivalence")
     parser.add_argument("--json", type=Path, help="write all results to this file")
     options = parser.parse_args()
-    rows: list[str] = []
+    rows: dict[str, list[str]] = {}
     everything = {}
     recorded = (options.count, options.seed, options.no_proofs) == (COUNT, SEED, False)
-    for name in options.block or BLOCKS:
+    for name in options.block or MEASURED:
         netlist, store = run_block(name, options.count, options.seed, not options.no_proofs)
         results = store.results()
         report(name, Summary.of(results))
-        rows += survivors_table(name, netlist.mutants, results)
+        rows[name] = survivors_table(name, netlist.mutants, results)
         everything[name] = [
             {**netlist.mutants[result.verdict.number - 1].__dict__, **result.verdict.__dict__, "proof": result.proof}
             for result in results
         ]
         if recorded:
             record(name, Summary.of(results))
+            write_page(rows)
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-    if recorded and not options.block:
-        write_page(rows)
-    else:
-        print("\n".join([*_HEAD, *rows]))
+    if not recorded:
+        print("\n".join([*_HEAD, *(line for lines in rows.values() for line in lines)]))
 
 
 if __name__ == "__main__":

@@ -84,3 +84,6 @@ BLOCKS: Mapping[str, Block] = {
     ),
 }  # fmt: skip
 """By name, as in figures."""
+
+MEASURED = tuple(name for name in BLOCKS if name != "chain-plain")
+"""Those that figures are made of."""
