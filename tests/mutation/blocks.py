@@ -16,7 +16,7 @@ PACKED = replace(
 )  # fmt: skip
 """Two ports of different widths, lanes for two sums of 16, two tokens side by side, short queues."""
 
-EVEN = replace(PACKED, name="mutants-even", port_bytes=(16, 16))
+EVEN = replace(PACKED, name="mutants-even", port_bytes=(16, 16), act_bytes=16384)
 """Lines of a power of two, in which rows of codes may be interleaved."""
 
 PLAIN = replace(PACKED, name="mutants-plain", packed=False, port_bytes=(8,), mm_tokens=8, stream_atom=8)
