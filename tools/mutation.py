@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -22,9 +23,11 @@ from rich.progress import track
 
 from benchmarks.record import ROOT
 from benchmarks.speed import note
+from catenary.isa.config import AcceleratorConfig
 from catenary.sim.rtl.cache import digest
 from tests.mutation.blocks import BLOCKS, MEASURED
 from tests.mutation.core import MutantCore, Netlist, make, verilog
+from tests.mutation.netlist import Mutant
 from tests.mutation.proof import Prover
 from tests.mutation.results import Result, Store, Summary, survivors_table
 from tests.mutation.stimuli import Session, sessions
@@ -41,32 +44,44 @@ _HEAD = ["| block | cell and bit | signal | source | kind |", "|---|---|---|---|
 console = Console(stderr=True)
 
 
-def run_block(name: str, count: int, seed: int, proofs: bool) -> tuple[Netlist, Store]:
+@cache
+def build(config: AcceleratorConfig, count: int, seed: int) -> Netlist:
+    """The core with the mutants of all blocks that are made on it."""
+    blocks = {name: block.patterns for name, block in BLOCKS.items() if block.config == config}
+    with console.status(f"{config.name}: netlist"):
+        return make(config, blocks, count, seed, FOLDER / f"{config.name}-{seed}-{count}")
+
+
+@cache
+def compiled(config: AcceleratorConfig, count: int, seed: int) -> MutantCore:
+    """The same, to run."""
+    with console.status(f"{config.name}: compiling"):
+        return MutantCore(config, verilog(build(config, count, seed)))
+
+
+def run_block(name: str, count: int, seed: int, proofs: bool) -> tuple[Sequence[Mutant], Store]:
     """Try and prove all mutants of a block; what is known already is not done again."""
     block = BLOCKS[name]
-    folder = FOLDER / f"{name}-{seed}-{count}"
-    with console.status(f"{name}: netlist"):
-        netlist = make(block.config, block.patterns, count, seed, folder)
+    netlist = build(block.config, count, seed)
+    folder, mutants = netlist.folder / name, netlist.mutants[name]
     with console.status(f"{name}: programs"):
         tried = sessions(block.config, block.stimuli)
     store = Store(folder / "results.jsonl", digest(netlist.text), _block_hash(folder), _hash(tried))
-    left = [mutant for mutant in netlist.mutants if store.get(mutant.number) is None]
+    left = [mutant for mutant in mutants if store.get(mutant.number) is None]
     if left:
-        with console.status(f"{name}: compiling"):
-            core = MutantCore(block.config, verilog(netlist))
+        core = compiled(block.config, count, seed)
         with console.status(f"{name}: running without mutants"):
             trials = Trials(block.config, core.device, tried)
         console.print(f"{name}: {trials.programs} programs, {trials.cycles:,} cycles")
         for mutant in track(left, f"{name}: mutants", console=console):
             store.put(Result(trials.run(mutant.number)))
     if proofs:
-        open_ones = [result for result in store.results() if not result.killed and not result.proof]
-        by_number = {mutant.number: mutant for mutant in netlist.mutants}
-        prover = Prover(folder, block.roots, [by_number[result.verdict.number] for result in open_ones])
-        for result in track(open_ones, f"{name}: proofs", console=console):
-            number = result.verdict.number
+        by_number = {mutant.number: mutant for mutant in mutants}
+        open_ones = [r.verdict.number for r in store.results() if not r.killed and not r.proof]
+        prover = Prover(folder, block.roots, [by_number[number] for number in open_ones])
+        for number in track(open_ones, f"{name}: proofs", console=console):
             store.prove(number, prover.prove(by_number[number]).how)
-    return netlist, store
+    return mutants, store
 
 
 def _block_hash(folder: Path) -> str:
@@ -130,12 +145,13 @@ def main() -> None:
     everything = {}
     recorded = (options.count, options.seed, options.no_proofs) == (COUNT, SEED, False)
     for name in options.block or MEASURED:
-        netlist, store = run_block(name, options.count, options.seed, not options.no_proofs)
+        mutants, store = run_block(name, options.count, options.seed, not options.no_proofs)
         results = store.results()
         report(name, Summary.of(results))
-        rows[name] = survivors_table(name, netlist.mutants, results)
+        rows[name] = survivors_table(name, mutants, results)
+        by_number = {mutant.number: mutant for mutant in mutants}
         everything[name] = [
-            {**netlist.mutants[result.verdict.number - 1].__dict__, **result.verdict.__dict__, "proof": result.proof}
+            {**by_number[result.verdict.number].__dict__, **result.verdict.__dict__, "proof": result.proof}
             for result in results
         ]
         if recorded:

@@ -11,13 +11,10 @@ from catenary.sim.rtl.core import TOP
 from tests.programs.support import SMALL
 
 PACKED = replace(
-    SMALL, name="mutants-packed", memory_bytes=1 << 20, port_bytes=(4, 8), chains=2, mm_tokens=7, packed=True,
-    stream_atom=4, stream_bytes=96, vector_words=4096, vector_lanes=2, act_bytes=8192, desc_words=128, queue_depth=2,
+    SMALL, name="mutants-packed", memory_bytes=1 << 20, port_bytes=(16, 16), chains=2, mm_tokens=7, packed=True,
+    stream_atom=4, stream_bytes=96, vector_words=4096, vector_lanes=2, act_bytes=16384, desc_words=128, queue_depth=2,
 )  # fmt: skip
-"""Two ports of different widths, lanes for two sums of 16, two tokens side by side, short queues."""
-
-EVEN = replace(PACKED, name="mutants-even", port_bytes=(16, 16), act_bytes=16384)
-"""Lines of a power of two, in which rows of codes may be interleaved."""
+"""Two ports, lines in which rows of codes may be interleaved, lanes for two sums of 16, two tokens side by side."""
 
 PLAIN = replace(PACKED, name="mutants-plain", packed=False, port_bytes=(8,), mm_tokens=8, stream_atom=8)
 """One port, one token at a time."""
@@ -69,7 +66,7 @@ BLOCKS: Mapping[str, Block] = {
         stimuli=("random", "errors", "host", "control", "slow"),
     ),
     "dma": Block(
-        "hw/memory: AXI masters, load and store units", ("load", "store"), config=EVEN,
+        "hw/memory: AXI masters, load and store units", ("load", "store"),
         stimuli=("random", "transfers", "sums", "errors", *_LOADS, *_STORES, "host", "slow"),
     ),
     "decoders": Block(
@@ -79,7 +76,7 @@ BLOCKS: Mapping[str, Block] = {
     "chain": _CHAIN,
     "chain-plain": replace(_CHAIN, config=PLAIN, about=f"{_CHAIN.about}; not packed"),
     "vector": Block(
-        "hw/vector and hw/fp: the vector unit", ("vector",), config=EVEN,
+        "hw/vector and hw/fp: the vector unit", ("vector",),
         stimuli=("random", "vector", "errors", *_VECTORS),
     ),
 }  # fmt: skip

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +48,14 @@ class Netlist:
     """A design with mutants.
 
     Attributes:
-        folder: where the steps of making it are, for proofs.
-        mutants: in it.
+        folder: where the steps of making it are; those of each block are in a folder of its name.
+        mutants: in it, by block.
         text: RTLIL.
         ports: of the design without mutants.
     """
 
     folder: Path
-    mutants: tuple[Mutant, ...]
+    mutants: Mapping[str, tuple[Mutant, ...]]
     text: str
     ports: tuple[Port, ...]
 
@@ -71,14 +72,20 @@ def netlist_source(component: Component, name: str) -> tuple[str, tuple[Port, ..
     return rtlil.convert(component, name=name, emit_src=True), ports
 
 
-def make(config: AcceleratorConfig, patterns: tuple[str, ...], count: int, seed: int, folder: Path) -> Netlist:
-    """A core with ``count`` mutants in the modules that match ``patterns``; ``folder`` is overwritten."""
+def make(
+    config: AcceleratorConfig, blocks: Mapping[str, Sequence[str]], count: int, seed: int, folder: Path
+) -> Netlist:
+    """A core with ``count`` mutants in each of some blocks, patterns of modules by name; ``folder`` is overwritten."""
     text, ports = source(config)
     folder.mkdir(parents=True, exist_ok=True)
-    prepare(text, patterns, folder)
-    mutants = choose(folder, count, seed)
-    (folder / "mutants.json").write_text(json.dumps([mutant.__dict__ for mutant in mutants], indent=1))
-    return Netlist(folder, tuple(mutants), mutated(folder, mutants), ports)
+    prepare(text, blocks, folder)
+    mutants: dict[str, tuple[Mutant, ...]] = {}
+    for name in blocks:
+        first = 1 + sum(map(len, mutants.values()))
+        mutants[name] = tuple(choose(folder / name, count, seed, first))
+        (folder / name / "mutants.json").write_text(json.dumps([mutant.__dict__ for mutant in mutants[name]], indent=1))
+    every = [mutant for some in mutants.values() for mutant in some]
+    return Netlist(folder, mutants, mutated(folder, every), ports)
 
 
 def plain_verilog(text: str) -> str:

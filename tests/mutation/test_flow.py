@@ -62,8 +62,8 @@ class SmallThing(wiring.Component):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("mutants")
     text, _ = netlist_source(SmallThing(), TOP)
-    prepare(text, [TOP], made)
-    return made
+    prepare(text, {"thing": [TOP]}, made)
+    return made / "thing"
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,7 @@ def test_a_seed_gives_the_same_mutants_which_have_places_in_the_source(folder, m
     assert choose(folder, 400, 1) == mutants
     assert choose(folder, 10, 2) != choose(folder, 10, 3)
     assert [m.number for m in mutants] == list(range(1, len(mutants) + 1))
+    assert [m.number for m in choose(folder, 3, 1, 40)] == [40, 41, 42]
     assert {"$add", "$and", "$or", "$eq"} <= {m.kind for m in mutants}
     assert not [m for m in mutants if m.port == "CLK"]
     assert {place.partition(":")[0] for m in mutants for place in m.sources if "test_flow" in place} == {
@@ -112,7 +113,7 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
     _, ports = netlist_source(SmallThing(), TOP)
     field = Field(CONTROL, CONTROL, 0, CONTROL_BITS, False)
     ports = (*ports, Port(CONTROL, CONTROL_BITS, False, False, (field,)))
-    design = Design(plain_verilog(mutated(folder, chosen)), TOP, ports)
+    design = Design(plain_verilog(mutated(folder.parent, chosen)), TOP, ports)
     monkeypatch.setattr(compiled, "design_of", lambda component: design)
     core = compiled.Compiled(None)  # the design is known
     rng = np.random.default_rng(1)
