@@ -177,7 +177,7 @@ class Resolver(wiring.Component):
             choice.target.eq(spot.target),
             choice.register.eq(shifted),
         ]
-        with m.Switch(choice.form):
+        with m.Switch(spot.form):
             for number, (_, length) in enumerate(FORMS):
                 with m.Case(number):
                     m.d.comb += choice.immediate.eq(shifted[REGISTER_BITS:][:length] if length else 0)
@@ -185,5 +185,5 @@ class Resolver(wiring.Component):
         for offset, form in sorted(long):
             high = self.word[offset + bits : offset + REGISTER_BITS + form[1]]
             at_offset = (window == WINDOWS.index(offset // WINDOW)) & (place == offset % WINDOW)
-            with m.If(at_offset & (choice.form == FORMS.index(form))):
+            with m.If(at_offset & (spot.form == FORMS.index(form))):
                 m.d.comb += choice.immediate[COMMON:].eq(high)

@@ -19,9 +19,10 @@ from catenary.boards.loader import load_accelerator
 from catenary.hw.control import decoder, dispatch
 from catenary.isa.fields import REGISTER_BITS, BitField, Float32
 from catenary.isa.instructions import INSTRUCTIONS, Instruction
-from catenary.isa.opcodes import KEY_LIMIT, Buffer, Opcode, Source, Unit
+from catenary.isa.opcodes import KEY_LIMIT, Buffer, MemoryFormat, Opcode, Source, Unit
 from catenary.isa.registers import ErrorCause
 from catenary.isa.rules import LOAD_FORMATS, RULES, STORE_FORMATS, register_fields
+from catenary.isa.tensors import BLOCK
 from tests.formal.harness import Harness
 from tests.formal.proofs import Record, mutant, prove
 
@@ -56,6 +57,10 @@ def _at_least_one(field: str) -> Holds:
     return lambda cls, f: f[field].any()
 
 
+def _interleaved(f: Fields) -> Value:
+    return f["pack"].any() & (f["row_lines"] > 1)
+
+
 HOLDS: Mapping[tuple[str, str], Holds] = {
     ("wait", "units other than its own"): _not_own("wait"),
     ("release", "units other than its own"): _not_own("release"),
@@ -66,6 +71,16 @@ HOLDS: Mapping[tuple[str, str], Holds] = {
     ("depth", f"at most {KEY_LIMIT}"): lambda cls, f: f["depth"] <= KEY_LIMIT,
     ("row_lines", "at least 1 for rows from the stream that are not packed"): lambda cls, f: (
         f["row_lines"].any() | f["pack"].any() | (f["source"] == Source.BUFFER.value)
+    ),
+    ("row_lines", "at most 1 for packed rows"): lambda cls, f: ~_interleaved(f),
+    ("row_lines", "at most 1 for packed rows of floats"): lambda cls, f: (
+        ~_interleaved(f) | (f["format"] == MemoryFormat.I8.value)
+    ),
+    ("row_lines", "at most 1 for packed rows from the stream"): lambda cls, f: (
+        ~_interleaved(f) | (f["source"] == Source.BUFFER.value)
+    ),
+    ("row_lines", f"at most 1 or depth / {BLOCK} for packed rows from the stream"): lambda cls, f: (
+        ~_interleaved(f) | (f["source"] == Source.BUFFER.value) | (f["row_lines"] * BLOCK == f["depth"])
     ),
     ("group", "at least 1"): _at_least_one("group"),
     ("elements", "at least 1"): _at_least_one("elements"),
@@ -126,6 +141,7 @@ WRONG = {
     "depth of SCORE has no limit": ("(word.depth > KEY_LIMIT if cls.opcode is Opcode.SCORE else 0)", "0"),
     "rotary may be odd": ("word.rotary[0] | (word.rotary", "(word.rotary"),
     "reserved bits are not looked at": ("any_of([beyond[reserved_from(cls)], *", "any_of([*"),
+    "keys are interleaved in more lines than they have words": ("word.row_lines) != word.depth", "0) != word.depth"),
     "NaN is a number": ("& value[:MANTISSA_BITS].any()", "& 0"),
     "NOP is executed by load": ("word.target if cls.opcode is Opcode.NOP else cls.unit)", "cls.unit)"),
 }
