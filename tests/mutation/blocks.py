@@ -57,7 +57,7 @@ _STORES = ("bits-st-v", "bits-st-v-packed", "bits-st-a")
 _VECTORS = tuple(f"bits-{name}" for name in ("norm", "apply", "combine", "rope", "quant", "softmax", "argmax"))
 _CHAIN = Block(
     "hw/matrix and hw/dsp: array, accumulators, emitter", ("matrix.engine",), ("matrix",),
-    stimuli=("random", "matrix", "errors", *_ATTENTION, "slow"),
+    stimuli=("random", "matrix", "errors", *_ATTENTION),
 )  # fmt: skip
 
 BLOCKS: Mapping[str, Block] = {
@@ -71,7 +71,7 @@ BLOCKS: Mapping[str, Block] = {
     ),
     "decoders": Block(
         "hw/stream: from lines of the stream to tiles", ("matrix.front",),
-        stimuli=("random", "matrix", "streams", "errors", *_ATTENTION, "slow"),
+        stimuli=("random", "matrix", "streams", "errors", *_ATTENTION),
     ),
     "chain": _CHAIN,
     "chain-plain": replace(_CHAIN, config=PLAIN, about=f"{_CHAIN.about}; not packed"),

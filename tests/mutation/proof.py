@@ -8,6 +8,9 @@ and ``sat``), the two never differ, by induction over cycles: they begin with th
 registers stay inside, and a temporal induction over a few cycles (``sat -tempinduct``) shows it only for states that
 others lead to. Only what the mutant may change is looked at, and what that depends on.
 
+Registers that never change are no inputs: yosys ``opt`` finds them in the flat component without mutants. As long as
+the two are in the same state, they are constants in both.
+
 What nobody can see need not be the same: bits of registers and columns of memories on which no output depends, whatever
 happens, by following the netlist backwards, and addresses and data of a memory's port that is not enabled.
 """
@@ -69,6 +72,7 @@ class Prover:
     def __init__(self, folder: Path, roots: Sequence[str], mutants: Sequence[Mutant]) -> None:
         self._folder, self._roots, self._mutants = folder, roots, mutants
         self._originals: dict[str, Component] = {}
+        self._known: dict[str, Mapping[Bit, Bit]] = {}
 
     def prove(self, mutant: Mutant) -> Proof:
         """Try to show that nothing outside can tell ``mutant`` from the original.
@@ -95,7 +99,8 @@ class Prover:
         gold, gate = self._originals[name], Component(_selected(self._flat[name], mutant.number))
         seen = gold.live_names | gate.live_names
         first = 1 + max(gold.last_net, gate.last_net)
-        sides = compared(*(side.opened(seen, first, keep_registers=induction) for side in (gold, gate)))
+        known = {} if induction else self._constants(name)
+        sides = compared(*(side.opened(seen, first, known, keep_registers=induction) for side in (gold, gate)))
         if sides is None:
             return True
         for side, module in zip(("gold", "gate"), sides, strict=True):
@@ -140,6 +145,32 @@ class Prover:
             flat[name] = json.loads(path.read_text(encoding="utf-8"))["modules"][name]
             path.unlink()
         return flat
+
+    def _constants(self, name: str) -> Mapping[Bit, Bit]:
+        """Nets of a flat component that have always one value."""
+        if name not in self._known:
+            commands = [
+                "read_rtlil block.il",
+                "dffunmap",
+                f"select -set others * {name} {name}.* %u %d",
+                "delete @others",
+                f"flatten {name}",
+                f"select -set inner * {name} %d",
+                "delete @inner",
+                *(("opt_expr", "opt_merge", "opt_dff", "opt_clean") * 6),
+                "write_json plain.json",
+            ]
+            if not self._yosys(_PATIENT_SECONDS, *commands):
+                raise RuntimeError((self._folder / "proof.log").read_text(encoding="utf-8")[-2000:])
+            plain = json.loads((self._folder / "plain.json").read_text(encoding="utf-8"))["modules"][name]["netnames"]
+            nets = self._flat[name]["netnames"]
+            self._known[name] = {
+                bit: found
+                for net in plain.keys() & nets.keys()
+                for bit, found in zip(nets[net]["bits"], plain[net]["bits"], strict=True)
+                if found in ("0", "1") and isinstance(bit, int)
+            }
+        return self._known[name]
 
     def _yosys(self, seconds: int, *commands: str) -> bool:
         """Whether yosys ends well, in a process of its own.
@@ -331,17 +362,22 @@ class Component:
                 todo += _needed(self._module["cells"][name], port, index)
         return frozenset(self._drivers[bit] for bit in seen if bit in self._drivers)
 
-    def opened(self, live: frozenset[tuple[str, str, int]], first: int, keep_registers: bool) -> dict[str, Any]:
+    def opened(
+        self, live: frozenset[tuple[str, str, int]], first: int, known: Mapping[Bit, Bit], keep_registers: bool
+    ) -> dict[str, Any]:
         """The module with its state outside.
 
         Args:
             live: what has to be the same.
             first: number for new nets.
+            known: registers that are constants.
             keep_registers: they stay inside, and what they will be is seen outside, too.
         """
         opening = _Opening(self._module, live, first)
-        for name, cell in self._module["cells"].items():
-            kind = cell["type"]
+        driven = {bit for cell in self._module["cells"].values() if cell["type"] == "$dff" for bit in _outputs(cell)}
+        known = {bit: value for bit, value in known.items() if bit in driven}
+        for name, original in self._module["cells"].items():
+            cell, kind = _with_known(original, known), original["type"]
             if kind == "$mem_v2":
                 opening.cut_memory(name, cell)
             elif kind == "$dff":
@@ -454,6 +490,19 @@ class _Memory:
         width = self.width if name == "WR_EN" else width
         bits: list[Bit] = self._cell["connections"][name][port * width : (port + 1) * width]
         return bits
+
+
+def _outputs(cell: Mapping[str, Any]) -> list[Bit]:
+    return [bit for port, bits in cell["connections"].items() if _direction(cell, port) == "output" for bit in bits]
+
+
+def _with_known(cell: Mapping[str, Any], known: Mapping[Bit, Bit]) -> Mapping[str, Any]:
+    """A cell that reads constants."""
+    ends = {
+        port: bits if _direction(cell, port) == "output" else [known.get(bit, bit) for bit in bits]
+        for port, bits in cell["connections"].items()
+    }
+    return {**cell, "connections": ends}
 
 
 def _needed(cell: Mapping[str, Any], port: str, index: int) -> Iterator[Bit]:
