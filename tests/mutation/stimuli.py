@@ -85,6 +85,8 @@ class Stimulus:
         """
         if self.refused is None or not isinstance(found, Outcome):
             return True
+        if self.outcome is not None and self.case is not None:
+            return not self.outcome.difference(found, self.case.config.line_bytes)
         return self.refused == (found.cause is not ErrorCause.NONE)
 
     def difference(self, found: Outcome | list[int], golden: Outcome | list[int] | None) -> str:

@@ -33,14 +33,14 @@ def test_every_bit_is_tried_once(name):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("config", CONFIG_NAMES)
-@pytest.mark.parametrize("name", NAMES)
-def test_a_device_agrees(config, name):
+@pytest.mark.parametrize("name", [name for name in NAMES if name[:3] in ("ld-", "st-", "arg")])
+def test_a_device_agrees(name):
     """Or refuses what the simulator refuses.
 
-    Hardware knows only the end of its own memory, and no race, so a program may run that the simulator does not.
+    Hardware knows only the end of its own memory, and no race, so a program may run that the simulator does not. Left
+    out are instructions whose results an inverted bit may put over their operands.
     """
-    accelerator = CONFIGS[config]
+    accelerator = CONFIGS["small"]
     sound, refused = sound_and_refused(accelerator, name)
     with DEVICES["rtl"](accelerator) as opened:
         opened.allocate(accelerator.memory_lines * accelerator.line_bytes)
