@@ -30,7 +30,7 @@ test-slow: setup ## Run the tests marked slow
 
 test-rtl: setup ## Run the tests of the hardware and of everything that simulates it, slow ones too
 	@$(BIN)/python -m pytest tests/hw tests/cocotb tests/sim/test_rtl_*.py tests/runtime/test_device_rtl.py tests/cli/test_rtl.py \
-		tests/programs/test_rtl_models.py tests/programs/test_random_programs.py $(PYTEST_ARGS)
+		tests/programs/test_rtl_models.py tests/programs/test_random_programs.py tests/programs/test_*_cases.py $(PYTEST_ARGS)
 
 test-random: setup ## Compare random programs on the simulated hardware with the simulator (SEED= COUNT= CONFIG= ONLY=)
 	@$(BIN)/python -m tools.random_programs $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \

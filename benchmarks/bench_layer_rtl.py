@@ -52,6 +52,8 @@ TIMEOUT_S = 7200.0
 PROMPT = 128
 CONTEXT = 512
 PARTS = ("decode-short", "decode-7b", "prefill", "long")
+ON_CHIP = 4 << 20
+"""Bytes that the core may have for its figures to count."""
 PICTURE = ROOT / "docs" / "stalls.svg"
 RUNS: dict[str, CoreCounters] = {}
 """What was measured so far."""
@@ -95,10 +97,10 @@ class Shape:
     def attention_macs(self, first: int, tokens: int) -> int:
         """Products with keys and with values of ``tokens`` queries from position ``first`` on.
 
-        Probabilities have two parts, so values are multiplied twice.
+        Values are multiplied with both parts of the probabilities, but that is one product of the model.
         """
         seen = sum(range(first + 1, first + tokens + 1))
-        return 3 * seen * self.hidden
+        return 2 * seen * self.hidden
 
 
 SHAPES = {
@@ -221,12 +223,14 @@ def prefill(name: str, form: str, run: Run, suffix: str) -> int:
     show(f"prefill {name} {form}", counters)
     shape, kept = SHAPES[name], 0.5 if form == "8of16" else 1.0
     macs = shape.weights * kept * run.tokens + shape.attention_macs(run.first, run.tokens)
-    use = macs / (cycles * lanes_of(config) * tokens_of(config))
+    most = cycles * lanes_of(config) * tokens_of(config)
+    use, second = macs / most, shape.attention_macs(run.first, run.tokens) / 2 / most
     note(f"rtl.prefill.mac_use.{suffix}", use, "fraction", "rtl", COMMAND)
     matrix = counters.units["matrix"]
     stalled = sum(matrix.stalled.values())
     losses = {
-        "lanes_without_work": measured.array / cycles - use,
+        "second_part_of_probabilities": second,
+        "lanes_without_work": measured.array / cycles - use - second,
         "between_row_blocks": (matrix.busy - stalled - measured.array) / cycles,
         **{f"matrix_waits_{stall}": count / cycles for stall, count in matrix.stalled.items()},
         "matrix_idle": matrix.idle / cycles,
@@ -256,6 +260,8 @@ def main() -> None:
         prefill("long", "dense", LONG, "long")
     on_chip = on_chip_bytes(load_accelerator(ACCELERATOR))
     note(f"rtl.on_chip_bytes.{ACCELERATOR}", on_chip, "bytes", "rtl", COMMAND)
+    if on_chip > ON_CHIP:
+        raise SystemExit(f"Memory on chip must be at most {ON_CHIP:,} bytes, not {on_chip:,}")
     if set(wanted) == set(PARTS):
         stall_picture.write(PICTURE, RUNS)
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory that a core has on chip: every memory of every instance of its modules, tables and FIFOs included."""
+"""Memory that a core has on chip: every memory of every instance of its modules, tables and FIFOs included.
+
+Bits as they are declared: not what block RAM of a part rounds them up to, nor LUT RAM that a second port doubles.
+"""
 
 from __future__ import annotations
 

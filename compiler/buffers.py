@@ -185,7 +185,9 @@ class _Search:
         return True
 
     def overlapping(self, actual: _Search) -> BufferPlan | None:
-        """A plan for ``actual`` whose heads overlap, if that takes no more than twice as many passes here."""
+        """A plan for ``actual`` whose heads overlap, if there are several and passes keep over half of their tokens."""
+        if all(a.kv_heads == 1 for plan in self.plans for a in plan.attentions()):
+            return None
         try:
             least = self.plain().tokens // 2 + 1
         except CompileError:

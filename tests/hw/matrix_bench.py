@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from catenary.hw.dsp.segment import Primitive
 from catenary.hw.matrix.engine import MatrixEngine
 from catenary.hw.matrix.signatures import (
+    BANKS,
     ConstantLayout,
     StepLayout,
     TileWriteLayout,
@@ -73,7 +74,7 @@ class FakeFront:
         self._tile, self._step, self._constant = TileWriteLayout(config), StepLayout(config), ConstantLayout(config)
         self._free, self._slot, self.bank = tile_slots(config), 0, 1
         self._in_array = 0  # steps taken, slots not given back
-        self.claimed = [False, False]
+        self.claimed = [False] * BANKS
         self._steps: deque[int] = deque()
         self._script: Iterator[None] = iter(())
         self._active = False
@@ -118,7 +119,7 @@ class FakeFront:
             assert self._in_array, "a slot was given back before its step was taken"
             self._in_array -= 1
             self._free += 1
-        for bank in range(2):
+        for bank in range(BANKS):
             if ports.get("feed.bank_free") >> bank & 1:
                 assert self.claimed[bank], "a bank was given back twice"
                 self.claimed[bank] = False
@@ -132,7 +133,7 @@ class FakeFront:
         return self._free == tile_slots(self._config) and not self._steps
 
     def _claim(self) -> Iterator[None]:
-        self.bank ^= 1
+        self.bank = (self.bank + 1) % BANKS
         while self.claimed[self.bank]:
             yield
         self.claimed[self.bank] = True

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from catenary.boards.loader import load_accelerator
+from catenary.compiler import buffers
 from catenary.isa.encoding import decode_all
 from catenary.isa.opcodes import Opcode
 from catenary.runtime.devices.reference import ReferenceEngine
@@ -72,3 +76,20 @@ def test_heads_that_overlap(kv_heads):
     reference, ids = ReferenceEngine(program), prompt(program, 19, kv_heads)
     with iss(program, check_hazards=True) as simulator:
         assert outcome(simulator, ids, 6) == outcome(reference, ids, 6)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("kv_heads", [2, 3, 4])
+def test_heads_that_overlap_in_prefill(kv_heads, group, monkeypatch):
+    """Passes of a few tokens, the last of them with fewer, on a core whose buffers hold no more."""
+    monkeypatch.setattr(buffers, "LONGEST_USUAL_CONTEXT", 64)
+    config = replace(load_accelerator("small"), vector_words=3584 if group == 2 else 2560)
+    program = compiled(random_llama_graph(21, heads=group * kv_heads, kv_heads=kv_heads), "w4", config)
+    prefill = decode_all(program.code)[program.entries["prefill"] : program.entries["decode"]]
+    assert sum(insn.opcode is Opcode.SCORE for insn in prefill) == {2: 4, 3: 6, 4: 8}[kv_heads]
+    assert program.counts.tile_tokens > 1
+    reference = ReferenceEngine(program)
+    with iss(program, check_hazards=True) as simulator:
+        for length in (1, program.counts.tile_tokens + 1, 31):
+            ids = prompt(program, length, kv_heads)
+            assert outcome(simulator, ids, 2) == outcome(reference, ids, 2)
