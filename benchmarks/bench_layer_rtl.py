@@ -8,6 +8,7 @@ Weights are random, in 4 bits with groups of 128, dense and 8:16; keys and value
   memory model's ports offered from the doorbell to the end, 92.4 % of what their pins could carry.
 * ``rtl.prefill.mac_use.<form>``: products that a prompt of 128 tokens needs, at two of them per DSP and cycle.
 * ``rtl.prefill.speedup.8of16``: cycles of that prompt, dense over 8:16.
+* ``rtl.on_chip_bytes.hbm-slice``: all memories of the core.
 * ``rtl.prefill.mac_use.long``: the same for 128 tokens behind 3,968 others, with the products of attention. A key that
   a query does not see is not counted.
 
@@ -33,8 +34,10 @@ from rich.table import Table
 
 import catenary
 from benchmarks import stall_picture
+from benchmarks.on_chip import on_chip_bytes
 from benchmarks.record import ROOT
 from benchmarks.speed import note
+from catenary.boards.loader import load_accelerator
 from catenary.hw.matrix.signatures import lanes_of, tokens_of
 from catenary.isa.program import Program
 from catenary.runtime.devices.rtl import RtlDevice, RtlOptions
@@ -251,6 +254,8 @@ def main() -> None:
         note("rtl.prefill.speedup.8of16", cycles["dense"] / cycles["8of16"], "ratio", "rtl", COMMAND)
     if "long" in wanted:
         prefill("long", "dense", LONG, "long")
+    on_chip = on_chip_bytes(load_accelerator(ACCELERATOR))
+    note(f"rtl.on_chip_bytes.{ACCELERATOR}", on_chip, "bytes", "rtl", COMMAND)
     if set(wanted) == set(PARTS):
         stall_picture.write(PICTURE, RUNS)
 

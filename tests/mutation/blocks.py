@@ -11,10 +11,10 @@ from catenary.sim.rtl.core import TOP
 from tests.programs.support import SMALL
 
 PACKED = replace(
-    SMALL, name="mutants-packed", memory_bytes=1 << 20, port_bytes=(4, 8), chains=2, mm_tokens=7, packed=True,
-    stream_atom=4, stream_bytes=96, vector_words=4096, vector_lanes=2, act_bytes=8192, desc_words=128, queue_depth=2,
+    SMALL, name="mutants-packed", memory_bytes=1 << 20, port_bytes=(16, 16), chains=2, mm_tokens=7, packed=True,
+    stream_atom=4, stream_bytes=96, vector_words=4096, vector_lanes=2, act_bytes=16384, desc_words=128, queue_depth=2,
 )  # fmt: skip
-"""Two ports of different widths, lanes for two sums of 16, two tokens side by side, short queues."""
+"""Two ports, lines in which rows of codes may be interleaved, lanes for two sums of 16, two tokens side by side."""
 
 PLAIN = replace(PACKED, name="mutants-plain", packed=False, port_bytes=(8,), mm_tokens=8, stream_atom=8)
 """One port, one token at a time."""
@@ -29,14 +29,14 @@ class Block:
         parts: paths below the top of the components that it consists of, each with everything inside.
         alone: paths of components that belong to it without what is inside them.
         config: the accelerator.
-        host: whether its mutants are tried with what a host does and with changed programs, too, which are many.
+        stimuli: what its mutants are tried with, names of :data:`tests.mutation.stimuli.GROUPS` in order.
     """
 
     about: str
     parts: tuple[str, ...]
     alone: tuple[str, ...] = ()
     config: AcceleratorConfig = PACKED
-    host: bool = False
+    stimuli: tuple[str, ...] = ("random",)
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -51,16 +51,36 @@ class Block:
         return tuple(f"{TOP}.{part}" for part in (*outer, *self.alone))
 
 
-_CHAIN = Block("hw/matrix and hw/dsp: array, accumulators, emitter", ("matrix.engine",), ("matrix",))
+_ATTENTION = ("bits-score", "bits-context")
+_LOADS = ("bits-ld-v", "bits-ld-v-packed", "bits-ld-a", "bits-ld-a-packed", "bits-ld-d")
+_STORES = ("bits-st-v", "bits-st-v-packed", "bits-st-a")
+_VECTORS = tuple(f"bits-{name}" for name in ("norm", "apply", "combine", "rope", "quant", "softmax", "argmax"))
+_CHAIN = Block(
+    "hw/matrix and hw/dsp: array, accumulators, emitter", ("matrix.engine",), ("matrix",),
+    stimuli=("random", "matrix", "errors", *_ATTENTION),
+)  # fmt: skip
 
 BLOCKS: Mapping[str, Block] = {
     "control": Block(
-        "hw/control: registers, dispatch, decoder, tokens, shells, counters, watchdog", ("control",), host=True
+        "hw/control: registers, dispatch, decoder, tokens, shells, counters, watchdog", ("control",),
+        stimuli=("random", "errors", "host", "control", "slow"),
     ),
-    "dma": Block("hw/memory: AXI masters, load and store units", ("load", "store"), host=True),
-    "decoders": Block("hw/stream: from lines of the stream to tiles", ("matrix.front",)),
+    "dma": Block(
+        "hw/memory: AXI masters, load and store units", ("load", "store"),
+        stimuli=("random", "transfers", "sums", "errors", *_LOADS, *_STORES, "host", "slow"),
+    ),
+    "decoders": Block(
+        "hw/stream: from lines of the stream to tiles", ("matrix.front",),
+        stimuli=("random", "matrix", "streams", "errors", *_ATTENTION),
+    ),
     "chain": _CHAIN,
     "chain-plain": replace(_CHAIN, config=PLAIN, about=f"{_CHAIN.about}; not packed"),
-    "vector": Block("hw/vector and hw/fp: the vector unit", ("vector",)),
-}
+    "vector": Block(
+        "hw/vector and hw/fp: the vector unit", ("vector",),
+        stimuli=("random", "vector", "errors", *_VECTORS),
+    ),
+}  # fmt: skip
 """By name, as in figures."""
+
+MEASURED = tuple(name for name in BLOCKS if name != "chain-plain")
+"""Those that figures are made of."""

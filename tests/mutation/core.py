@@ -11,6 +11,7 @@ import ctypes
 import functools
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +23,16 @@ from catenary.isa.config import AcceleratorConfig
 from catenary.runtime.devices.rtl import RtlDevice, RtlOptions
 from catenary.sim import rtl
 from catenary.sim.rtl.build import build
-from catenary.sim.rtl.cache import Progress, quiet
+from catenary.sim.rtl.cache import Progress, digest, quiet
 from catenary.sim.rtl.core import TOP
 from catenary.sim.rtl.memory_model import MemoryModel
 from catenary.sim.rtl.ports import Port, ports_of
 from catenary.sim.rtl.simulator import SOURCES, with_input_registers
 from catenary.sim.rtl.verilog import Design
+from tests.mutation import netlist
 from tests.mutation.netlist import CONTROL, CONTROL_BITS, Mutant, choose, mutated, prepare
 
+_MUTANTS = "mutants.json"
 _SELECTOR = "mutant.cpp"
 _ASK = "chosen_mutant"
 _SELECTOR_CODE = f"""// Which mutant the next model has; its module asks when it is made.
@@ -47,14 +50,14 @@ class Netlist:
     """A design with mutants.
 
     Attributes:
-        folder: where the steps of making it are, for proofs.
-        mutants: in it.
+        folder: where the steps of making it are; those of each block are in a folder of its name.
+        mutants: in it, by block.
         text: RTLIL.
         ports: of the design without mutants.
     """
 
     folder: Path
-    mutants: tuple[Mutant, ...]
+    mutants: Mapping[str, tuple[Mutant, ...]]
     text: str
     ports: tuple[Port, ...]
 
@@ -71,14 +74,39 @@ def netlist_source(component: Component, name: str) -> tuple[str, tuple[Port, ..
     return rtlil.convert(component, name=name, emit_src=True), ports
 
 
-def make(config: AcceleratorConfig, patterns: tuple[str, ...], count: int, seed: int, folder: Path) -> Netlist:
-    """A core with ``count`` mutants in the modules that match ``patterns``; ``folder`` is overwritten."""
+def make(
+    config: AcceleratorConfig, blocks: Mapping[str, Sequence[str]], count: int, seed: int, folder: Path
+) -> Netlist:
+    """A core with ``count`` mutants in each of some blocks, patterns of modules by name.
+
+    What ``folder`` has of the same is taken, all else there overwritten.
+    """
     text, ports = source(config)
     folder.mkdir(parents=True, exist_ok=True)
-    prepare(text, patterns, folder)
-    mutants = choose(folder, count, seed)
-    (folder / "mutants.json").write_text(json.dumps([mutant.__dict__ for mutant in mutants], indent=1))
-    return Netlist(folder, tuple(mutants), mutated(folder, mutants), ports)
+    steps = Path(netlist.__file__).read_text(encoding="utf-8")
+    key, known = digest(text, steps, json.dumps([{**blocks}, count, seed])), folder / "key"
+    if not known.exists() or known.read_text(encoding="utf-8") != key:
+        known.unlink(missing_ok=True)
+        _write(text, blocks, count, seed, folder)
+        known.write_text(key, encoding="utf-8")
+    mutants = {name: read_mutants(folder / name) for name in blocks}
+    return Netlist(folder, mutants, (folder / "mutated.il").read_text(encoding="utf-8"), ports)
+
+
+def _write(text: str, blocks: Mapping[str, Sequence[str]], count: int, seed: int, folder: Path) -> None:
+    prepare(text, blocks, folder)
+    every: list[Mutant] = []
+    for name in blocks:
+        chosen = choose(folder / name, count, seed, 1 + len(every))
+        (folder / name / _MUTANTS).write_text(json.dumps([mutant.__dict__ for mutant in chosen], indent=1))
+        every += chosen
+    mutated(folder, every)
+
+
+def read_mutants(folder: Path) -> tuple[Mutant, ...]:
+    """The mutants of a block that is in ``folder``."""
+    rows = json.loads((folder / _MUTANTS).read_text(encoding="utf-8"))
+    return tuple(Mutant(**{**row, "sources": tuple(row["sources"])}) for row in rows)
 
 
 def plain_verilog(text: str) -> str:
@@ -91,11 +119,11 @@ def plain_verilog(text: str) -> str:
     return _with_plain_registers(found.replace("always @*", "always_comb"))
 
 
-def verilog(netlist: Netlist) -> Design:
+def verilog(made: Netlist) -> Design:
     """The Verilog of a core with mutants, as :func:`catenary.sim.rtl.verilog.design_of` makes that of one without."""
-    names = ["clk", "rst", *(port.name for port in netlist.ports)]
+    names = ["clk", "rst", *(port.name for port in made.ports)]
     kinds = {"clk": "input", "rst": "input"}
-    kinds |= {port.name: f"{'output' if port.output else 'input'} [{port.width - 1}:0]" for port in netlist.ports}
+    kinds |= {port.name: f"{'output' if port.output else 'input'} [{port.width - 1}:0]" for port in made.ports}
     lines = [
         f"module {_WRAPPER}(",
         *(f"  {kinds[name]} {name}{',' if name != names[-1] else ''}" for name in names),
@@ -108,7 +136,7 @@ def verilog(netlist: Netlist) -> Design:
         "  );",
         "endmodule",
     ]
-    return Design(plain_verilog(netlist.text) + "\n" + "\n".join(lines) + "\n", _WRAPPER, netlist.ports)
+    return Design(plain_verilog(made.text) + "\n" + "\n".join(lines) + "\n", _WRAPPER, made.ports)
 
 
 def _with_plain_registers(text: str) -> str:

@@ -128,34 +128,45 @@ def with_short_sources(text: str) -> str:
     return _SOURCE.sub(shorten, text)
 
 
-def prepare(text: str, patterns: Sequence[str], folder: Path) -> None:
+def prepare(text: str, blocks: Mapping[str, Sequence[str]], folder: Path) -> None:
     """Write into ``folder`` the design with some modules as netlists, and these modules alone.
 
     Args:
         text: RTLIL of the design, with source places.
-        patterns: of the names of the modules.
-        folder: gets ``prepared.il``, and ``block.json`` and ``block.il`` with the modules alone.
+        blocks: patterns of the names of each block's modules, by name of the block.
+        folder: gets ``prepared.il``, and a folder for each block, ``block.json`` and ``block.il`` with its modules.
     """
     (folder / "design.il").write_text(with_short_sources(text), encoding="utf-8")
+    apart = []
+    for name, patterns in blocks.items():
+        (folder / name).mkdir(exist_ok=True)
+        apart += [
+            "design -load prepared",
+            f"select -set part {' '.join(patterns)}",
+            "select -set other * @part %d",
+            "delete @other",
+            f"write_json {name}/block.json",
+            f"write_rtlil {name}/block.il",
+        ]
     yosys(
         folder,
         "read_rtlil design.il",
-        f"select -set block {' '.join(patterns)}",
+        f"select -set block {' '.join(pattern for patterns in blocks.values() for pattern in patterns)}",
         "proc @block",
         "opt @block",
         "dffunmap @block t:$sdffce %i",  # a reset that only counts with the enable; the simulation knows no such thing
         "memory_collect @block",
         "opt_clean @block",
         "write_rtlil prepared.il",
-        "select -set other * @block %d",
-        "delete @other",
-        "write_json block.json",
-        "write_rtlil block.il",
+        "design -save prepared",
+        *apart,
     )
 
 
-def choose(folder: Path, count: int, seed: int) -> list[Mutant]:
-    """``count`` mutants of the modules that :func:`prepare` has written, or as many as there are.
+def choose(folder: Path, count: int, seed: int, first: int = 1) -> list[Mutant]:
+    """``count`` mutants of a block whose folder :func:`prepare` has written, or as many as there are.
+
+    Their numbers are ``first`` and so on.
 
     Left out is what changes nothing on paper (a constant that is there already, a bit that nobody reads) and what is no
     fault of logic (clocks, the kind of a memory's port).
@@ -169,7 +180,7 @@ def choose(folder: Path, count: int, seed: int) -> list[Mutant]:
     # Yosys lists them module by module; which ones are taken must not depend on the order.
     random.Random(seed).shuffle(legal)
     chosen = sorted(legal[:count], key=lambda options: listed.index(options))
-    return [_mutant(number, options, modules) for number, options in enumerate(chosen, start=1)]
+    return [_mutant(number, options, modules) for number, options in enumerate(chosen, start=first)]
 
 
 def mutated(folder: Path, mutants: Sequence[Mutant]) -> str:

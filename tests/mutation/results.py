@@ -106,31 +106,32 @@ class Summary:
 class Store:
     """Results in a file, one a line, the last of a mutant counts.
 
-    What was noticed stays so as long as the netlist is the same. What was not is tried again when the programs have
-    changed.
+    What was noticed stays so as long as the whole netlist is the same. What was not is tried again when the programs
+    have changed; a survivor stays one, and a proof a proof, when only other parts of the core have.
 
     Args:
         path: of the file, which need not exist.
         netlist: hash of the design with all mutants.
+        block: hash of the part of it that the mutants are made in.
         programs: hash of what they are tried with.
     """
 
-    def __init__(self, path: Path, netlist: str, programs: str) -> None:
-        self._path, self._netlist, self._programs = path, netlist, programs
+    def __init__(self, path: Path, netlist: str, block: str, programs: str) -> None:
+        self._path, self._netlist, self._block, self._programs = path, netlist, block, programs
         self._known: dict[int, Result] = {}
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 self._take(json.loads(line))
 
     def _take(self, row: dict[str, object]) -> None:
-        if row["netlist"] != self._netlist:
+        if row["block"] != self._block:
             return
         result = Result(Verdict(**row["verdict"]), str(row["proof"]))  # type: ignore[arg-type]
-        outdated = row["programs"] != self._programs
-        if outdated and not result.killed and not result.equivalent:
+        holds = row["netlist"] == self._netlist if result.killed else row["programs"] == self._programs
+        if holds or result.equivalent:
+            self._known[result.verdict.number] = result
+        elif row["netlist"] == self._netlist:
             self._known.pop(result.verdict.number, None)
-            return
-        self._known[result.verdict.number] = result
 
     def get(self, number: int) -> Result | None:
         """What is known about a mutant."""
@@ -139,10 +140,10 @@ class Store:
     def put(self, result: Result) -> None:
         """Keep a result."""
         self._known[result.verdict.number] = result
-        row = {"netlist": self._netlist, "programs": self._programs, "verdict": asdict(result.verdict)}
+        hashes = {"netlist": self._netlist, "block": self._block, "programs": self._programs}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**row, "proof": result.proof}) + "\n")
+            file.write(json.dumps({**hashes, "verdict": asdict(result.verdict), "proof": result.proof}) + "\n")
 
     def prove(self, number: int, how: str) -> None:
         """Keep what an attempt to prove a mutant equivalent has given."""

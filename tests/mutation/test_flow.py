@@ -62,8 +62,8 @@ class SmallThing(wiring.Component):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("mutants")
     text, _ = netlist_source(SmallThing(), TOP)
-    prepare(text, [TOP], made)
-    return made
+    prepare(text, {"thing": [TOP]}, made)
+    return made / "thing"
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,7 @@ def test_a_seed_gives_the_same_mutants_which_have_places_in_the_source(folder, m
     assert choose(folder, 400, 1) == mutants
     assert choose(folder, 10, 2) != choose(folder, 10, 3)
     assert [m.number for m in mutants] == list(range(1, len(mutants) + 1))
+    assert [m.number for m in choose(folder, 3, 1, 40)] == [40, 41, 42]
     assert {"$add", "$and", "$or", "$eq"} <= {m.kind for m in mutants}
     assert not [m for m in mutants if m.port == "CLK"]
     assert {place.partition(":")[0] for m in mutants for place in m.sources if "test_flow" in place} == {
@@ -112,7 +113,7 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
     _, ports = netlist_source(SmallThing(), TOP)
     field = Field(CONTROL, CONTROL, 0, CONTROL_BITS, False)
     ports = (*ports, Port(CONTROL, CONTROL_BITS, False, False, (field,)))
-    design = Design(plain_verilog(mutated(folder, chosen)), TOP, ports)
+    design = Design(plain_verilog(mutated(folder.parent, chosen)), TOP, ports)
     monkeypatch.setattr(compiled, "design_of", lambda component: design)
     core = compiled.Compiled(None)  # the design is known
     rng = np.random.default_rng(1)
@@ -132,7 +133,7 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
     noticed = [run(number) != right for number in (1, 2, 3)]
     assert noticed == [True, False, False]
 
-    prover = Prover(folder, [TOP])
+    prover = Prover(folder, [TOP], chosen)
     verdicts = [
         Verdict(n, "killed" if seen else "alive", "outcome" if seen else "") for n, seen in enumerate(noticed, 1)
     ]
@@ -149,7 +150,7 @@ def test_one_is_noticed_one_is_proved_equivalent_one_survives(folder, chosen, mo
 def test_what_only_states_show_that_nothing_leads_to_is_proved_by_induction(folder, mutants):
     """A comparison of the counter with 1 that holds for 3, too."""
     mutant = only(mutants, 1, kind="$eq", port="A", signal="turn[1]", mode="const0")
-    assert Prover(folder, [TOP]).prove(mutant).how == "induction"
+    assert Prover(folder, [TOP], [mutant]).prove(mutant).how == "induction"
 
 
 def test_the_bound_is_that_of_wilson():
@@ -160,12 +161,24 @@ def test_the_bound_is_that_of_wilson():
 
 def test_results_are_kept_as_long_as_they_hold(tmp_path):
     path = tmp_path / "results.jsonl"
-    store = Store(path, "netlist", "programs")
+    store = Store(path, "netlist", "block", "programs")
     store.put(Result(Verdict(1, "killed", "outcome")))
     store.put(Result(Verdict(2, "alive")))
     store.put(Result(Verdict(3, "alive")))
     store.prove(3, "cut")
-    assert [r.verdict.number for r in Store(path, "netlist", "programs").results()] == [1, 2, 3]
-    assert [r.verdict.number for r in Store(path, "netlist", "others").results()] == [1, 3]
-    assert Store(path, "netlist", "others").get(2) is None
-    assert Store(path, "other", "programs").results() == []
+
+    def kept(*hashes: str) -> list[int]:
+        return [result.verdict.number for result in Store(path, *hashes).results()]
+
+    assert kept("netlist", "block", "programs") == [1, 2, 3]
+    assert kept("netlist", "block", "others") == [1, 3]
+    assert kept("elsewhere another", "block", "programs") == [2, 3]
+    assert kept("elsewhere another", "block", "others") == [3]
+    assert kept("another", "another", "programs") == []
+
+
+def test_what_was_noticed_in_another_core_may_survive_in_this_one(tmp_path):
+    path = tmp_path / "results.jsonl"
+    Store(path, "older", "block", "programs").put(Result(Verdict(1, "killed", "outcome")))
+    Store(path, "newer", "block", "programs").put(Result(Verdict(1, "alive")))
+    assert not Store(path, "newer", "block", "programs").results()[0].killed
