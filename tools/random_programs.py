@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -111,12 +112,12 @@ def show(report: Report, seed: int, configs: Sequence[str]) -> None:
 
 
 def run_all(
-    seed: int, count: int, configs: Sequence[str], jobs: int, make_device: MakeDevice | None
+    seed: int, count: int, configs: Sequence[str], jobs: int, make_device: MakeDevice | None, seconds: float
 ) -> tuple[list[Report], Coverage]:
-    """Run all sessions with a bar; stops early behind too many differences."""
+    """Run all sessions with a bar; stops early behind too many differences, or when ``seconds`` are over."""
     coverage, found = Coverage(CROSSES), []
     columns = (TextColumn("programs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    differences = 0
+    differences, end = 0, time.monotonic() + seconds
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("programs", total=count)
         for report in reports(seed, count, configs, jobs, make_device):
@@ -130,6 +131,9 @@ def run_all(
             differences += len(report.differences)
             if differences >= MOST_DIFFERENCES:
                 print(f"\nstopped after {differences} differences")
+                break
+            if time.monotonic() > end:
+                print(f"\nstopped after {done:,} programs, when the time was over")
                 break
     return found, coverage
 
@@ -185,6 +189,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, help=f"programs ({COUNT}; with --record {RECORDED})")
     parser.add_argument("--config", default=",".join(CONFIGS), help="accelerators, by commas (%(default)s)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long, with what there is")
     parser.add_argument("--only", type=int, help="run this program again")
     parser.add_argument("--json", type=Path, help="write all points and holes to this file")
     parser.add_argument("--holes", type=int, default=10, help="lines of each cross's list of holes (%(default)s)")
@@ -215,7 +220,9 @@ def main(arguments: Sequence[str] | None = None, make_device: MakeDevice = rtl_d
             print(conclude([report], time.monotonic() - start, chosen is not None))
             return int(bool(report.differences))
         print(f"seed {options.seed:#010x}: {options.count:,} programs, {PROGRAMS} in a row, on {options.config}")
-        found, coverage = run_all(options.seed, options.count, options.configs, options.jobs, chosen)
+        found, coverage = run_all(
+            options.seed, options.count, options.configs, options.jobs, chosen, 60 * options.minutes
+        )
     except CatenaryError as error:
         print(error, file=sys.stderr)
         return 2

@@ -173,7 +173,7 @@ def store(d: Draft) -> None:
             interleaved = interleaved_layout(d, d.rng.choice(packs), 6)
             elements = interleaved.row_bytes
         words = code_words(elements)
-    rows, elements = d.rows_at_all(6), 0 if d.often(0.03) else elements
+    rows, elements = d.rows_at_all(6), 0 if not interleaved and d.often(0.03) else elements
     words = words if elements else 0
     stride = d.stride(words)
     at = d.rows_place(space, stride, rows, words)
