@@ -118,7 +118,7 @@ def bases(config: AcceleratorConfig, line: int) -> Mapping[str, Instruction]:
 def with_bits(config: AcceleratorConfig, name: str, bits: Sequence[int | None]) -> Case:
     """A program with one instruction of :func:`bases` after the other, one bit of each inverted, or none for ``None``.
 
-    Behind each of them the first words of V and A are stored, and the registers and a part of D become part of the result.
+    Behind each of them the first words of V and A are stored, and registers and a part of D go into the result.
     """
     d = Draft(config, 5)
     d.arguments = ARGUMENTS
