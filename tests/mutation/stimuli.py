@@ -43,7 +43,7 @@ QUICK_SCRIPTS = 3
 """Scripts that a host that stalls tries, too: accesses to registers."""
 LOOK = 8
 """Programs from one look at all registers to the next."""
-REFUSED_STEP = 3
+REFUSED_STEP = 5
 """Of the bits that make an instruction one that is refused, one of so many is tried: neighbours do much the same."""
 STALLS = MemoryModel.unthrottled(latency=3, stall=0.3, seed=1)
 

@@ -56,6 +56,10 @@ ARGUMENTS = (7, 1, 3, 20, 2, 5, 40, 6)
 """In registers 1 to 8: an inverted bit of a register's number makes another of these of it, or 0."""
 TOGETHER = 12
 """Inverted bits of a program that runs to its end."""
+V_WORDS, A_WORDS = 1024, 128
+"""Words, at most, that are stored behind each instruction; all of them would take most of the time."""
+STUCK = 1000
+"""Cycles of the watchdog of a changed instruction that is alone."""
 POOL_LINES = 64
 """Lines of memory that are loaded from and stored to."""
 
@@ -114,7 +118,7 @@ def bases(config: AcceleratorConfig, line: int) -> Mapping[str, Instruction]:
 def with_bits(config: AcceleratorConfig, name: str, bits: Sequence[int | None]) -> Case:
     """A program with one instruction of :func:`bases` after the other, one bit of each inverted, or none for ``None``.
 
-    Behind each of them V and A are stored, and the registers and a part of D become part of the result.
+    Behind each of them the first words of V and A are stored, and registers and a part of D go into the result.
     """
     d = Draft(config, 5)
     d.arguments = ARGUMENTS
@@ -134,9 +138,9 @@ def with_bits(config: AcceleratorConfig, name: str, bits: Sequence[int | None]) 
         for _ in bits:
             d.b.emit(insn, everything, everything)
             if not name.startswith("st"):
-                d.dump(Buffer.V, 0, config.vector_words)
+                d.dump(Buffer.V, 0, min(V_WORDS, config.vector_words))
             if name.startswith("ld-a") or name in ("quant", "softmax"):
-                d.dump(Buffer.A, 0, config.act_bytes // BLOCK)
+                d.dump(Buffer.A, 0, min(A_WORDS, config.act_bytes // BLOCK))
             if name == "ld-d":
                 for at in range(0, 40, 3):
                     d.b.emit(LoadScalar(rd=registers[0], address=Operand(0, at)), [Region("D", at, 1)])
@@ -164,7 +168,7 @@ def alone(config: AcceleratorConfig, name: str, bit: int) -> Case:
     code = word.to_bytes(WORD_BYTES, "little") + encode(End())
     lines = np.zeros((POOL_LINES + config.lines(len(code))) * config.line_bytes, np.uint8).tobytes()
     named = f"{name}, bit {bit} inverted"
-    return Case(named, config, code, POOL_LINES, lines, arguments=ARGUMENTS, watchdog=WATCHDOG)
+    return Case(named, config, code, POOL_LINES, lines, arguments=ARGUMENTS, watchdog=STUCK)
 
 
 def _runs(case: Case) -> bool:
